@@ -1,0 +1,1 @@
+"""A node: blocks, peers and text put together into a client and a block server."""

@@ -1,0 +1,139 @@
+"""An answer in the making: token ids become visible text until something ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gptnode.errors import ContextError
+from gptnode.model.sampler import Sampler, Sampling
+from gptnode.node.generator import Generator
+from gptnode.text.stops import StopMatcher
+from gptnode.text.tokenizer import StreamDecoder, Tokenizer
+
+__all__ = ["Answer", "AnswerSettings", "Answering", "StopReason"]
+
+StopReason = Literal["end", "stop", "length", "context", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """How to answer: sampling, the most tokens (None: as the context allows), stop sequences."""
+
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: tuple[str | tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came out. ``ids`` are all that was sampled, the token that ended the turn included."""
+
+    text: str
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    stop_reason: StopReason
+    prefill_s: float
+    decode_s: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Speed of decoding: tokens after the first a second; 0 for fewer than two."""
+        if self.completion_tokens < 2 or self.decode_s <= 0:
+            return 0.0
+        return (self.completion_tokens - 1) / self.decode_s
+
+
+class Answering:
+    """Async iterator over the visible text of one answer, piece by piece.
+
+    A piece is withheld while it could be the beginning of a stop sequence or half a character.
+    Cancelling leaves ``result()`` at what was shown.
+    """
+
+    def __init__(self, generator: Generator, tokenizer: Tokenizer, end_ids: frozenset[int],
+                 prompt_ids: Sequence[int], settings: AnswerSettings) -> None:
+        """``end_ids`` are the tokens that end a turn.
+
+        Raises:
+            ContextError: the prompt leaves no room for an answer.
+        """
+        if not prompt_ids:
+            raise ContextError("there is nothing to answer: the prompt is empty")
+        if len(prompt_ids) >= generator.max_tokens:
+            raise ContextError(
+                f"the prompt has {len(prompt_ids)} tokens, the context {generator.max_tokens}"
+            )
+        strings = tuple(stop for stop in settings.stop if isinstance(stop, str))
+        id_sequences = tuple(stop for stop in settings.stop if not isinstance(stop, str))
+        self._generator = generator
+        self._end_ids = end_ids
+        self._max_tokens = settings.max_tokens
+        self._sampler = Sampler(settings.sampling)
+        self._decoder = StreamDecoder(tokenizer)
+        self._matcher = StopMatcher(strings, id_sequences)
+        self._prompt_tokens = len(prompt_ids)
+        self._ids = list(prompt_ids)
+        self._text: list[str] = []
+        self._stop_reason: StopReason | None = None
+        self._started_s = time.perf_counter()
+        self._first_s: float | None = None
+        self._last_s = self._started_s
+
+    def __aiter__(self) -> Answering:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> str:
+        """The next visible text, never empty.
+
+        Raises:
+            GptNodeError: see ``Generator.next_token``; ``result()`` holds what came before.
+        """
+        while self._stop_reason is None:
+            text = await self._advance()
+            if text:
+                self._text.append(text)
+                return text
+        raise StopAsyncIteration
+
+    def result(self) -> Answer:
+        """The answer as far as it came; complete when the iteration has ended."""
+        first_s = self._first_s if self._first_s is not None else self._last_s
+        return Answer(
+            "".join(self._text),
+            tuple(self._ids[self._prompt_tokens :]),
+            self._prompt_tokens,
+            len(self._ids) - self._prompt_tokens,
+            self._stop_reason or "cancelled",
+            first_s - self._started_s,
+            self._last_s - first_s,
+        )
+
+    async def _advance(self) -> str:
+        """Sample one token; the text that it makes visible."""
+        token_id = await self._generator.next_token(self._ids, self._sampler)
+        self._ids.append(token_id)
+        self._last_s = time.perf_counter()
+        if self._first_s is None:
+            self._first_s = self._last_s
+        if token_id in self._end_ids:
+            self._stop_reason = "end"
+            return self._matcher_rest()
+        visible = self._matcher.push(token_id, self._decoder.push(token_id))
+        if self._matcher.stopped:
+            self._stop_reason = "stop"
+        elif len(self._ids) - self._prompt_tokens == self._max_tokens:
+            self._stop_reason = "length"
+            visible += self._matcher_rest()
+        elif len(self._ids) >= self._generator.max_tokens:
+            self._stop_reason = "context"
+            visible += self._matcher_rest()
+        return visible
+
+    def _matcher_rest(self) -> str:
+        """What was withheld, now that nothing follows."""
+        return self._matcher.finish(self._decoder.flush())

@@ -1,0 +1,241 @@
+"""The block server: one stream, one session; the session's frame owns its cache.
+
+When the stream ends, for whatever reason, the frame ends and the cache is free (design law 2).
+Nothing here knows sockets or libp2p: a session is driven through a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+import torch
+import trio
+
+from gptnode.errors import (
+    ContextError,
+    GptNodeError,
+    MismatchError,
+    NetworkError,
+    ProtocolError,
+)
+from gptnode.model.kv_cache import KVCache, kv_bytes_per_token
+from gptnode.model.shard import BlockStack
+from gptnode.net.channel import ServerChannel
+from gptnode.net.host import PeerStream
+from gptnode.node.compute import ComputeLane
+from gptnode.node.config import PREFILL_CHUNK_TOKENS
+from gptnode.node.loading import ModelSource
+from gptnode.node.stages import step_blocks
+from gptnode.node.tensors import check_hidden, from_wire, to_wire
+from gptnode.wire.limits import chunk_bytes
+from gptnode.wire.messages import (
+    Close,
+    ErrorCode,
+    Open,
+    Opened,
+    Step,
+    Stepped,
+    Truncate,
+    Truncated,
+)
+
+__all__ = ["BlockServer", "KVBudget", "ServedModel"]
+
+MAX_CHUNK_TOKENS = 2 * PREFILL_CHUNK_TOKENS
+RETRY_LOADING_S = 1.0
+RETRY_BUSY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model and the runs of its blocks that this node has loaded."""
+
+    source: ModelSource
+    stacks: tuple[BlockStack, ...]
+
+
+class Refusal(Exception):  # noqa: N818 - an answer to the peer, not an error of this node
+    """A request that gets a Failure for an answer, which ends the session."""
+
+    def __init__(self, code: ErrorCode, message: str, retry_after_s: float = 0.0) -> None:
+        """``message`` is one line for the person at the other end."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class KVBudget:
+    """How much memory the caches of all sessions may reserve together, and how many there may be."""
+
+    def __init__(self, max_bytes: int, max_sessions: int) -> None:
+        """Both limits hold from the opening of a session to its end."""
+        self.max_bytes = max_bytes
+        self.max_sessions = max_sessions
+        self.reserved_bytes = 0
+        self.sessions = 0
+
+    @contextmanager
+    def lease(self, n_bytes: int) -> Iterator[None]:
+        """Reserve room for one session's cache.
+
+        Raises:
+            Refusal: TOO_LONG where it could never fit, BUSY where it doesn't now.
+        """
+        if n_bytes > self.max_bytes:
+            raise Refusal(
+                ErrorCode.TOO_LONG,
+                f"a context of this length takes {n_bytes >> 20} MiB of cache here, "
+                f"there are {self.max_bytes >> 20} MiB",
+            )
+        if self.sessions >= self.max_sessions or self.reserved_bytes + n_bytes > self.max_bytes:
+            raise Refusal(
+                ErrorCode.BUSY,
+                f"all cache memory is in use by {self.sessions} sessions",
+                RETRY_BUSY_S,
+            )
+        self.sessions += 1
+        self.reserved_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self.sessions -= 1
+            self.reserved_bytes -= n_bytes
+
+
+class BlockServer:
+    """Answers sessions of allowed peers over the blocks that this node has loaded."""
+
+    def __init__(self, lane: ComputeLane, budget: KVBudget, epoch: int) -> None:
+        """``epoch`` tells this life of the server from any other in every answer."""
+        self.models: dict[str, ServedModel] = {}
+        self.loading = True
+        self._lane = lane
+        self._budget = budget
+        self._epoch = epoch
+        self._log = structlog.get_logger("gptnode.node")
+
+    async def handle(self, stream: PeerStream) -> None:
+        """Serve one session; returns when it has ended. Its cache lives in here only."""
+        log = self._log.bind(peer=stream.peer_id)
+        channel = ServerChannel(stream)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.run)
+            try:
+                await self._session(channel, log)
+            except Refusal as refusal:
+                log.warning("refused", code=refusal.code.name, reason=refusal.message)
+                await channel.fail(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s)
+            except NetworkError as error:
+                log.info("session lost", reason=error.detail)
+            except ProtocolError as error:
+                log.warning("peer broke the protocol", reason=error.detail)
+                await channel.fail(ErrorCode.PROTOCOL, error.detail)
+            except Exception:
+                log.exception("session failed")
+                await channel.fail(ErrorCode.INTERNAL, "the server failed; its log says how")
+            finally:
+                await channel.aclose()
+
+    async def _session(self, channel: ServerChannel, log: structlog.typing.FilteringBoundLogger
+                       ) -> None:
+        first = await channel.receive()
+        if isinstance(first, Close):
+            return
+        if not isinstance(first, Open):
+            raise Refusal(ErrorCode.PROTOCOL, "the first message of a session is Open")
+        served, stack = self._find(first)
+        config, key = served.source.config, served.source.key
+        max_tokens = min(first.max_tokens, config.max_positions)
+        n_bytes = max_tokens * kv_bytes_per_token(config, len(stack.span), key.dtype)
+        with self._budget.lease(n_bytes):
+            cache = stack.new_cache(max_tokens)
+            channel.raise_limit(chunk_bytes(MAX_CHUNK_TOKENS, key.d_model, key.dtype_name))
+            await channel.send(
+                Opened(key.fingerprint, stack.span, self._epoch, max_tokens, MAX_CHUNK_TOKENS)
+            )
+            log.info("session opened", model=key.name, blocks=str(stack.span), max_tokens=max_tokens)
+            await self._serve_steps(channel, served.source, stack, cache)
+            log.info("session closed", tokens=cache.length)
+
+    def _find(self, request: Open) -> tuple[ServedModel, BlockStack]:
+        served = self.models.get(request.model)
+        if served is None and self.loading:
+            raise Refusal(ErrorCode.LOADING, "still loading its blocks", RETRY_LOADING_S)
+        if served is None:
+            raise Refusal(ErrorCode.NO_MODEL, f"does not serve the model {request.model!r}")
+        key = served.source.key
+        if request.fingerprint != key.fingerprint:
+            raise Refusal(
+                ErrorCode.MISMATCH,
+                f"has other files of {key.name} (fingerprint {key.fingerprint[:12]} there, "
+                f"{request.fingerprint[:12]} here)",
+            )
+        if request.dtype != key.dtype_name:
+            raise Refusal(
+                ErrorCode.MISMATCH, f"computes {key.name} in {key.dtype_name}, not {request.dtype}"
+            )
+        if request.next_hops:
+            raise Refusal(ErrorCode.NO_SPAN, "doesn't forward to other peers: use a star route")
+        for stack in served.stacks:
+            if stack.span.covers(request.span):
+                return served, stack.part(request.span)
+        held = ", ".join(str(stack.span) for stack in served.stacks)
+        raise Refusal(
+            ErrorCode.NO_SPAN, f"serves blocks {held} of {key.name}, not {request.span}"
+        )
+
+    async def _serve_steps(self, channel: ServerChannel, source: ModelSource, stack: BlockStack,
+                           cache: KVCache) -> None:
+        while True:
+            request = await channel.receive()
+            if isinstance(request, Close):
+                return
+            if isinstance(request, Step):
+                await channel.send(await self._step(request, source, stack, cache))
+            elif isinstance(request, Truncate):
+                length = min(request.length, cache.length)
+                await self._lane.run(lambda length=length: cache.truncate(length))
+                await channel.send(Truncated(length))
+            else:
+                raise Refusal(ErrorCode.PROTOCOL, "a session is opened once")
+
+    async def _step(self, request: Step, source: ModelSource, stack: BlockStack, cache: KVCache
+                    ) -> Stepped:
+        key = source.key
+        shape = request.hidden.shape
+        if request.position > cache.length:
+            raise Refusal(
+                ErrorCode.BAD_POSITION,
+                f"step at position {request.position}, but the cache ends at {cache.length}",
+            )
+        if len(shape) != 3 or shape[0] != 1 or shape[1] > MAX_CHUNK_TOKENS:
+            raise Refusal(ErrorCode.BAD_TENSOR, f"a step takes (1, T, D), not {shape}")
+
+        def compute() -> torch.Tensor:
+            hidden = from_wire(request.hidden, source.device)
+            check_hidden(hidden, (1, shape[1], key.d_model), key.dtype, "the client")
+            result = step_blocks(stack, cache, hidden, request.position)
+            check_hidden(result, (1, shape[1], key.d_model), key.dtype, "the blocks")
+            return result
+
+        try:
+            ran = await self._lane.run(compute)
+        except MismatchError as error:
+            raise Refusal(ErrorCode.BAD_TENSOR, error.detail) from error
+        except ContextError as error:
+            raise Refusal(ErrorCode.TOO_LONG, error.detail) from error
+        except GptNodeError as error:
+            raise Refusal(ErrorCode.INTERNAL, error.detail) from error
+        return Stepped(
+            request.position,
+            stack.span,
+            key.fingerprint,
+            self._epoch,
+            to_wire(ran.value),
+            ran.queue_s,
+            ran.compute_s,
+        )

@@ -1,0 +1,49 @@
+"""What a node is told when it starts: frozen, typed, parsed once by the command line.
+
+An option beats its environment variable, which beats the BlocksMap's entry for the model, which
+beats the model's own config.json. Nothing below the command line reads the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["DEFAULT_CONTEXT_TOKENS", "PREFILL_CHUNK_TOKENS", "ClientConfig", "ServeConfig"]
+
+DEFAULT_CONTEXT_TOKENS = 4096
+"""Length of a context when nobody asks for another and the model allows it."""
+
+PREFILL_CHUNK_TOKENS = 256
+"""Tokens of a prompt that go through the blocks at once. The same for every route, because only
+the same chunks give the same bits (matrix products round by shape)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """A client: with a map it computes over the swarm, with a folder alone all by itself."""
+
+    map_path: Path | None = None
+    identity_path: Path | None = None
+    model_name: str | None = None
+    model_dir: Path | None = None
+    dtype: str | None = None
+    template: str | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    context_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """A block server: it serves the blocks that the map gives to its peer id."""
+
+    map_path: Path
+    identity_path: Path
+    listen: tuple[str, ...] = ()
+    model_dir: Path | None = None
+    dtype: str | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    max_sessions: int = 64
+    kv_bytes: int = 2 << 30

@@ -1,0 +1,96 @@
+"""The generator: token ids in, the next token id out; the caches follow the ids.
+
+The ids are the only truth (design law 1). The generator remembers which ids the caches of its
+pipeline hold; asked for the token after other ids, it keeps the common beginning and computes the
+rest. A hop that fails costs a new pipeline and a prefill, never a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from gptnode.model.sampler import Sampler
+from gptnode.model.shard import Embedding, Head
+from gptnode.node.compute import ComputeLane
+from gptnode.node.config import PREFILL_CHUNK_TOKENS
+from gptnode.node.pipeline import HopFailure, Pipeline
+from gptnode.node.swarm import Swarm
+
+__all__ = ["Generator"]
+
+
+class Generator:
+    """Embedding and head of this node around the pipeline of a swarm.
+
+    Resource handling: sessions stay open between answers, with their caches; ``forget`` ends them.
+    """
+
+    def __init__(self, embedding: Embedding, head: Head, swarm: Swarm, lane: ComputeLane,
+                 device: torch.device, max_tokens: int) -> None:
+        """``max_tokens``: the longest context, for which peers are asked to reserve room."""
+        self.max_tokens = max_tokens
+        self.prefilled_tokens = 0
+        self._embedding = embedding
+        self._head = head
+        self._swarm = swarm
+        self._lane = lane
+        self._device = device
+        self._pipeline: Pipeline | None = None
+        self._cached: list[int] = []
+
+    async def next_token(self, ids: Sequence[int], sampler: Sampler) -> int:
+        """The token after ``ids`` (at least one, fewer than ``max_tokens``).
+
+        Cancelling leaves everything in order: the next call computes what it needs again.
+
+        Raises:
+            GptNodeError: some blocks have no live peer, or this node itself failed.
+        """
+        while True:
+            try:
+                return await self._next_token(list(ids), sampler)
+            except HopFailure as failure:
+                await self._drop_pipeline()
+                self._swarm.blame(failure)
+
+    async def forget(self) -> None:
+        """End the sessions, here and on the peers; their caches are freed."""
+        await self._drop_pipeline()
+
+    async def _next_token(self, ids: list[int], sampler: Sampler) -> int:
+        if self._pipeline is None:
+            self._pipeline = await self._swarm.open_pipeline(self.max_tokens)
+        keep = min(_common_prefix(self._cached, ids), len(ids) - 1)
+        rewinds = keep < len(self._cached)
+        del self._cached[keep:]  # a cancelled step may have left anything behind this point
+        if rewinds:
+            await self._pipeline.truncate(keep)
+        for start in range(keep, len(ids), PREFILL_CHUNK_TOKENS):
+            self.prefilled_tokens = start
+            chunk = ids[start : start + PREFILL_CHUNK_TOKENS]
+            embedded = await self._lane.run(lambda chunk=chunk: self._embed(chunk))
+            hidden = await self._pipeline.forward(embedded.value, start)
+            self._cached.extend(chunk)
+        self.prefilled_tokens = len(ids)
+        last = hidden[:, -1:]
+        sampled = await self._lane.run(lambda: sampler.sample(self._head(last)[0], ids))
+        return sampled.value
+
+    def _embed(self, ids: list[int]) -> torch.Tensor:
+        return self._embedding(torch.tensor([ids], device=self._device))
+
+    async def _drop_pipeline(self) -> None:
+        pipeline, self._pipeline = self._pipeline, None
+        self._cached.clear()
+        if pipeline is not None:
+            await pipeline.aclose()
+
+
+def _common_prefix(left: list[int], right: list[int]) -> int:
+    """How many ids both begin with."""
+    n = min(len(left), len(right))
+    if left[:n] == right[:n]:  # the usual case, at the speed of C
+        return n
+    return next(i for i in range(n) if left[i] != right[i])

@@ -1,0 +1,76 @@
+"""What a client remembers of its peers' troubles, to choose its next route by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from gptnode.errors import GptNodeError, PeerBusyError
+
+__all__ = ["PeerHealth", "Trouble", "TroubleKind"]
+
+DOWN_S = 15.0
+MAX_LOSSES = 3
+
+
+class TroubleKind(Enum):
+    """How a peer failed, which decides how soon it is asked again."""
+
+    LOST = "lost"  # a running session broke: it may have been restarted and be back at once
+    BUSY = "busy"  # it said when to come back
+    DOWN = "down"  # it could not be dialled, or refused
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The last failure of a peer; until ``until_s`` (trio's clock) others are preferred."""
+
+    kind: TroubleKind
+    cause: GptNodeError
+    until_s: float
+    losses: int = 0
+
+
+class PeerHealth:
+    """Troubles by peer id. A peer without one is believed to be well."""
+
+    def __init__(self) -> None:
+        """All peers are well."""
+        self._troubles: dict[str, Trouble] = {}
+
+    def note(self, peer_id: str, cause: GptNodeError, *, was_open: bool) -> Trouble:
+        """Remember that ``peer_id`` failed; ``was_open``: in a running session."""
+        now_s = trio.current_time()
+        before = self._troubles.get(peer_id)
+        losses = (before.losses if before else 0) + was_open
+        if isinstance(cause, PeerBusyError):
+            trouble = Trouble(TroubleKind.BUSY, cause, now_s + cause.retry_after_s, losses)
+        elif was_open and losses < MAX_LOSSES:
+            trouble = Trouble(TroubleKind.LOST, cause, now_s + DOWN_S, losses)
+        else:
+            trouble = Trouble(TroubleKind.DOWN, cause, now_s + DOWN_S, losses)
+        self._troubles[peer_id] = trouble
+        return trouble
+
+    def trouble(self, peer_id: str) -> Trouble | None:
+        """The trouble that still counts against ``peer_id``."""
+        trouble = self._troubles.get(peer_id)
+        return trouble if trouble is not None and trouble.until_s > trio.current_time() else None
+
+    def avoid(self, *kinds: TroubleKind) -> frozenset[str]:
+        """The peers that are in trouble of one of ``kinds`` now."""
+        return frozenset(
+            peer_id
+            for peer_id in self._troubles
+            if (trouble := self.trouble(peer_id)) is not None and trouble.kind in kinds
+        )
+
+    def forgive(self, peer_id: str) -> None:
+        """It works again, or a person says so."""
+        self._troubles.pop(peer_id, None)
+
+    def forgive_all(self) -> None:
+        """Ask every peer anew: a person tries again."""
+        self._troubles.clear()

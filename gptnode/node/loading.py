@@ -1,0 +1,98 @@
+"""From a BlocksMap entry or a folder to a model whose parts can be loaded one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gptnode.errors import ModelFileError, UsageError
+from gptnode.model.config import ModelConfig
+from gptnode.model.dtypes import DTYPES
+from gptnode.model.shard import (
+    BlockStack,
+    Embedding,
+    Head,
+    load_blocks,
+    load_embedding,
+    load_head,
+)
+from gptnode.model.weights import WeightIndex
+from gptnode.span import Span
+
+__all__ = ["ModelKey", "ModelSource", "open_device", "open_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """What has to be the same on all nodes that compute one answer together."""
+
+    name: str
+    fingerprint: str
+    dtype_name: str
+    d_model: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of weights, caches and activations."""
+        return DTYPES[self.dtype_name]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model folder that was opened: its headers are read, its weights are not."""
+
+    key: ModelKey
+    folder: Path
+    config: ModelConfig
+    index: WeightIndex
+    device: torch.device
+
+    def load_embedding(self) -> Embedding:
+        """Token ids (B, T) -> (B, T, D)."""
+        return load_embedding(self.index, self.config, self.key.dtype, self.device)
+
+    def load_blocks(self, span: Span) -> BlockStack:
+        """The blocks of ``span`` and no others."""
+        return load_blocks(self.index, self.config, span, self.key.dtype, self.device)
+
+    def load_head(self) -> Head:
+        """(B, T, D) -> logits (B, V) of the last position."""
+        return load_head(self.index, self.config, self.key.dtype, self.device)
+
+
+def open_device(name: str) -> torch.device:
+    """``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        UsageError: torch doesn't know it or this machine doesn't have it.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"no device {name!r} on this machine") from error
+    return device
+
+
+def open_model(name: str, folder: Path, dtype_name: str | None, device: torch.device) -> ModelSource:
+    """Read config and tensor headers of the model in ``folder``.
+
+    Args:
+        name: What the swarm calls it.
+        folder: Holds config.json and safetensors files.
+        dtype_name: ``bf16``, ``f16`` or ``f32``; the one the files were written in when None.
+        device: Where its parts will be loaded.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the architecture isn't supported.
+    """
+    if not folder.is_dir():
+        raise ModelFileError(f"{folder}: no such model folder")
+    config = ModelConfig.from_folder(folder)
+    index = WeightIndex.open(folder)
+    if dtype_name is not None and dtype_name not in DTYPES:
+        raise UsageError(f"no dtype {dtype_name!r}; there are {', '.join(DTYPES)}")
+    key = ModelKey(name, index.fingerprint(config), dtype_name or config.dtype, config.d_model)
+    return ModelSource(key, folder, config, index, device)

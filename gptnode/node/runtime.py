@@ -1,0 +1,200 @@
+"""The composition root: puts a client or a server together from its parts, and takes it apart."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from gptnode.errors import MapError, UsageError
+from gptnode.net.host import Host, open_host
+from gptnode.net.identity import Identity, load_identity
+from gptnode.node.allow_list import AllowList
+from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
+from gptnode.node.client import Client
+from gptnode.node.compute import ComputeLane
+from gptnode.node.config import DEFAULT_CONTEXT_TOKENS, ClientConfig, ServeConfig
+from gptnode.node.generator import Generator
+from gptnode.node.loading import ModelSource, open_device, open_model
+from gptnode.node.nursery import background_nursery
+from gptnode.node.swarm import Swarm
+from gptnode.routing.blocks_map import BlocksMap, ModelEntry, read_blocks_map
+from gptnode.span import Span
+from gptnode.text.template import load_template
+from gptnode.text.tokenizer import Tokenizer
+
+__all__ = ["ReadyInfo", "open_client", "serve"]
+
+DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4001"
+CLOSE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyInfo:
+    """What a server serves once it does, and where."""
+
+    peer_id: str
+    addrs: tuple[str, ...]
+    blocks: tuple[tuple[str, tuple[Span, ...]], ...]
+
+
+@asynccontextmanager
+async def open_client(
+    config: ClientConfig, *, report: Callable[[str], None]
+) -> AsyncIterator[Client]:
+    """A client for one model, ready to answer.
+
+    With a map it holds embedding and head, its own blocks if the map gives it any, and dials the
+    other peers with the first token. Without one it holds the whole model.
+
+    Args:
+        config: What the command line said.
+        report: Shows one line of progress or trouble to whoever waits.
+
+    Raises:
+        GptNodeError: map, identity or model folder are wrong.
+    """
+    blocks_map = read_blocks_map(config.map_path) if config.map_path is not None else None
+    entry = blocks_map.model(config.model_name) if blocks_map is not None else None
+    source = _open_source(config, entry, blocks_map)
+    if blocks_map is not None:
+        blocks_map.check_blocks(source.key.name, source.config.n_blocks)
+    tokenizer = Tokenizer.from_folder(source.folder)
+    template = load_template(
+        source.folder, tokenizer, config.template or (entry.template if entry else None)
+    )
+    max_tokens = min(config.context_tokens or DEFAULT_CONTEXT_TOKENS, source.config.max_positions)
+    allow = AllowList(blocks_map)
+    with ComputeLane(config.threads) as lane:
+        async with background_nursery() as nursery, _dialler(config, blocks_map, allow) as host:
+            swarm = Swarm(source, lane, nursery, report, allow, blocks_map=blocks_map, host=host)
+            embedding = (await lane.run(source.load_embedding)).value
+            head = (await lane.run(source.load_head)).value
+            generator = Generator(embedding, head, swarm, lane, source.device, max_tokens)
+            try:
+                yield Client(
+                    source,
+                    tokenizer,
+                    template,
+                    template.stops + (entry.stop if entry else ()),
+                    generator,
+                    swarm,
+                    map_path=config.map_path,
+                    peer_id=host.peer_id if host is not None else None,
+                )
+            finally:
+                with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
+                    scope.shield = True
+                    await generator.forget()
+
+
+async def serve(config: ServeConfig, *, ready: Callable[[ReadyInfo], None]) -> None:
+    """Serve the blocks that the map gives to this identity, until cancelled.
+
+    Peers are answered from the start: with LOADING until the blocks are there.
+
+    Args:
+        config: What the command line said.
+        ready: Called once, when all blocks are loaded and served.
+
+    Raises:
+        GptNodeError: map, identity, model folder or address are wrong.
+    """
+    blocks_map = read_blocks_map(config.map_path)
+    identity = load_identity(config.identity_path)
+    assigned = _assigned(blocks_map, identity)
+    sources = [
+        (_open_source(config, entry, blocks_map), spans) for entry, spans in assigned
+    ]
+    for source, _ in sources:
+        blocks_map.check_blocks(source.key.name, source.config.n_blocks)
+    allow = AllowList(blocks_map)
+    budget = KVBudget(config.kv_bytes, config.max_sessions)
+    listen = config.listen or _listen_addrs(blocks_map, identity)
+    with ComputeLane(config.threads) as lane:
+        server = BlockServer(lane, budget, secrets.randbits(48))
+        async with open_host(
+            identity, listen=listen, allow=allow.allows, handler=server.handle
+        ) as host:
+            for source, spans in sources:
+                stacks = [(await lane.run(partial(source.load_blocks, span))).value
+                          for span in spans]
+                server.models[source.key.name] = ServedModel(source, tuple(stacks))
+            server.loading = False
+            ready(
+                ReadyInfo(
+                    identity.peer_id,
+                    host.addrs,
+                    tuple((source.key.name, spans) for source, spans in sources),
+                )
+            )
+            await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _dialler(
+    config: ClientConfig, blocks_map: BlocksMap | None, allow: AllowList
+) -> AsyncIterator[Host | None]:
+    """A host that dials and doesn't listen; none where there is nobody to dial."""
+    if blocks_map is None:
+        yield None
+        return
+    if config.identity_path is None:
+        raise UsageError("a chat over a BlocksMap needs an identity: --identity FILE")
+    identity = load_identity(config.identity_path)
+    async with open_host(identity, allow=allow.allows) as host:
+        yield host
+
+
+def _open_source(
+    config: ClientConfig | ServeConfig, entry: ModelEntry | None, blocks_map: BlocksMap | None
+) -> ModelSource:
+    """The model folder that the options name, else the one that the map names."""
+    device = open_device(config.device)
+    if entry is None:
+        if not isinstance(config, ClientConfig) or config.model_dir is None:
+            raise UsageError("name a model folder with --model-dir, or a BlocksMap with --map")
+        name = config.model_name or config.model_dir.resolve().name
+        return open_model(name, config.model_dir, config.dtype, device)
+    folder = config.model_dir or _mapped_folder(entry, blocks_map)
+    return open_model(entry.name, folder, config.dtype or entry.dtype, device)
+
+
+def _mapped_folder(entry: ModelEntry, blocks_map: BlocksMap | None) -> Path:
+    """A relative path in a map counts from the folder of the map's file."""
+    if entry.path is None:
+        raise MapError(f"the model {entry.name!r} has no path: add one, or give --model-dir")
+    source = blocks_map.source if blocks_map is not None else None
+    return (source.parent if source is not None else Path()) / Path(entry.path).expanduser()
+
+
+def _assigned(
+    blocks_map: BlocksMap, identity: Identity
+) -> list[tuple[ModelEntry, tuple[Span, ...]]]:
+    """The models and spans that the map gives to ``identity``."""
+    if blocks_map.peer(identity.peer_id) is None:
+        raise MapError(
+            f"peers: this node, {identity.peer_id}, is not among them; add it with its addresses"
+        )
+    spans = [
+        (entry, blocks_map.spans_of(identity.peer_id, entry.name)) for entry in blocks_map.models
+    ]
+    assigned = [(entry, own) for entry, own in spans if own]
+    if not assigned:
+        raise MapError(f"routes: none gives blocks to this node, {identity.peer_id}")
+    return assigned
+
+
+def _listen_addrs(blocks_map: BlocksMap, identity: Identity) -> tuple[str, ...]:
+    """All interfaces, on the port of this node's address in the map."""
+    entry = blocks_map.peer(identity.peer_id)
+    for addr in entry.addrs if entry is not None else ():
+        parts = addr.split("/")
+        if "tcp" in parts[:-1]:
+            return (f"/ip4/0.0.0.0/tcp/{parts[parts.index('tcp') + 1]}",)
+    return (DEFAULT_LISTEN,)

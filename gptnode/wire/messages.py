@@ -1,0 +1,319 @@
+"""The messages of the gptnode protocol, version 1, as frozen dataclasses.
+
+A message checks itself when it is made and raises LocalProtocolError: one that exists may be sent.
+Knows nothing of bytes on a stream (frames.py), of how fields are encoded (codec.py), or of which
+message may follow which (connection.py). Specification: docs/reference/wire-protocol.md.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from gptnode.errors import LocalProtocolError
+from gptnode.span import Span
+from gptnode.wire.checks import (
+    MAX_TOKENS,
+    check_integer,
+    check_name,
+    check_seconds,
+    check_span,
+    clean_text,
+)
+
+__all__ = [
+    "ITEMSIZE_BYTES",
+    "MAX_NEXT_HOPS",
+    "MAX_RANK",
+    "MAX_TENSOR_BYTES",
+    "Close",
+    "Closed",
+    "ErrorCode",
+    "Failure",
+    "Message",
+    "NextHop",
+    "Open",
+    "Opened",
+    "Ping",
+    "Pong",
+    "Reply",
+    "Request",
+    "Step",
+    "Stepped",
+    "Truncate",
+    "Truncated",
+    "WireTensor",
+]
+
+ITEMSIZE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i32": 4}
+MAX_TENSOR_BYTES = 64 * 2**20
+MAX_RANK = 4
+MAX_NEXT_HOPS = 64
+_MAX_ADDRS = 16
+_MAX_ADDR_CHARS = 512
+_MAX_NAME_CHARS = 256
+_MAX_ID_CHARS = 128
+_MAX_FAILURE_CHARS = 300
+
+
+class ErrorCode(enum.StrEnum):
+    """Why a session ended with Failure; what a client should do stands beside each."""
+
+    REFUSED = "refused"  # ask the peer's owner to be let in, or take another peer
+    BUSY = "busy"  # try again after retry_after_s
+    LOADING = "loading"  # try again after retry_after_s
+    NO_MODEL = "no_model"  # the peer doesn't serve this model
+    NO_SPAN = "no_span"  # the peer doesn't serve all of these blocks
+    MISMATCH = "mismatch"  # other weights, other configuration or another dtype
+    BAD_POSITION = "bad_position"  # the step doesn't continue the session's cache
+    TOO_LONG = "too_long"  # more tokens than the session was opened for, or than a chunk may have
+    BAD_TENSOR = "bad_tensor"  # wrong shape or dtype, or numbers that aren't finite
+    PROTOCOL = "protocol"  # the other side broke the protocol
+    INTERNAL = "internal"  # the sender's own fault
+    GOING_AWAY = "going_away"  # the sender shuts down, take another peer
+
+
+@dataclass(frozen=True, slots=True)
+class WireTensor:
+    """A tensor as it travels: row-major, little endian, without padding.
+
+    ``dtype`` is one of ITEMSIZE_BYTES, ``shape`` has 1 to MAX_RANK dimensions of 1 or more, and
+    ``data`` exactly the bytes that both imply. ``data`` isn't copied: as a memoryview it may look
+    into a buffer of its owner (who leaves it alone until the message was written) or, received,
+    into the frame's own buffer, which is writable and belongs to the receiver alone.
+
+    Raises:
+        LocalProtocolError: any of this doesn't hold.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+    def __post_init__(self) -> None:
+        """Check dtype, shape and length; see a memoryview as plain bytes."""
+        if type(self.dtype) is not str or self.dtype not in ITEMSIZE_BYTES:
+            raise LocalProtocolError(f"a tensor's dtype must be one of {', '.join(ITEMSIZE_BYTES)}")
+        if type(self.shape) is not tuple or not 1 <= len(self.shape) <= MAX_RANK:
+            raise LocalProtocolError(f"a tensor must have 1 to {MAX_RANK} dimensions")
+        # Python's integers don't overflow; the bound on each keeps the product small.
+        for size in self.shape:
+            check_integer("a tensor's dimension", size, least=1, most=MAX_TENSOR_BYTES)
+        due_bytes = math.prod(self.shape) * ITEMSIZE_BYTES[self.dtype]
+        if due_bytes > MAX_TENSOR_BYTES:
+            raise LocalProtocolError(f"a tensor may have {MAX_TENSOR_BYTES} bytes, not {due_bytes}")
+        if isinstance(self.data, memoryview):
+            if not self.data.c_contiguous:
+                raise LocalProtocolError("a tensor's data must be contiguous")
+            if self.data.format != "B" or self.data.ndim != 1:
+                object.__setattr__(self, "data", self.data.cast("B"))
+        elif type(self.data) is not bytes:
+            raise LocalProtocolError("a tensor's data must be bytes or a memoryview")
+        if len(self.data) != due_bytes:
+            raise LocalProtocolError(
+                f"a tensor of {self.dtype} {list(self.shape)} has {due_bytes} bytes,"
+                f" not {len(self.data)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """A later hop of a ring route: who computes ``span``, and where it can be dialled."""
+
+    peer_id: str
+    addrs: tuple[str, ...]
+    span: Span
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_name("next_hops.peer_id", self.peer_id, longest=_MAX_ID_CHARS)
+        if type(self.addrs) is not tuple or len(self.addrs) > _MAX_ADDRS:
+            raise LocalProtocolError(f"next_hops.addrs must be at most {_MAX_ADDRS} addresses")
+        for addr in self.addrs:
+            check_name("next_hops.addrs", addr, longest=_MAX_ADDR_CHARS)
+        check_span("next_hops.span", self.span)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Client to server, first: take me in for a session over ``span`` of this very model.
+
+    ``fingerprint`` names weights and configuration, ``max_tokens`` the longest context that the
+    session will hold, ``dtype`` that of the activations. ``next_hops`` is empty in a star; in a
+    ring it is the rest of the route, and a server that can't forward refuses with NO_SPAN.
+    """
+
+    model: str
+    fingerprint: str
+    span: Span
+    max_tokens: int
+    dtype: str
+    next_hops: tuple[NextHop, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_name("model", self.model, longest=_MAX_NAME_CHARS)
+        check_name("fingerprint", self.fingerprint, longest=_MAX_ID_CHARS)
+        check_span("span", self.span)
+        check_integer("max_tokens", self.max_tokens, least=1, most=MAX_TOKENS)
+        if type(self.dtype) is not str or self.dtype not in ITEMSIZE_BYTES:
+            raise LocalProtocolError(f"dtype must be one of {', '.join(ITEMSIZE_BYTES)}")
+        if type(self.next_hops) is not tuple or len(self.next_hops) > MAX_NEXT_HOPS:
+            raise LocalProtocolError(f"next_hops must be at most {MAX_NEXT_HOPS} hops")
+        if not all(type(hop) is NextHop for hop in self.next_hops):
+            raise LocalProtocolError("next_hops must hold hops alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Server to client: a cache for ``max_tokens`` is reserved.
+
+    ``epoch`` is one number for the life of this cache, so that a restarted server can't be taken
+    for the old one; a Step may carry at most ``max_chunk_tokens``.
+    """
+
+    fingerprint: str
+    span: Span
+    epoch: int
+    max_tokens: int
+    max_chunk_tokens: int
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_name("fingerprint", self.fingerprint, longest=_MAX_ID_CHARS)
+        check_span("span", self.span)
+        check_integer("epoch", self.epoch)
+        check_integer("max_tokens", self.max_tokens, least=1, most=MAX_TOKENS)
+        check_integer("max_chunk_tokens", self.max_chunk_tokens, least=1, most=MAX_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Client to server: ``hidden`` (B, T, D), whose first token stands at ``position``.
+
+    Idempotent by session and position: a step below the cache's length replaces what was there.
+    """
+
+    position: int
+    hidden: WireTensor
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_integer("position", self.position, most=MAX_TOKENS)
+        _check_tensor("hidden", self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """Server to client: what the span makes of a Step, and the time that took.
+
+    ``queue_s`` is the time between arrival and start of the computation, ``compute_s`` that of
+    the computation. Position, span, fingerprint and epoch say what was computed, to be compared.
+    """
+
+    position: int
+    span: Span
+    fingerprint: str
+    epoch: int
+    hidden: WireTensor
+    queue_s: float
+    compute_s: float
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_integer("position", self.position, most=MAX_TOKENS)
+        check_span("span", self.span)
+        check_name("fingerprint", self.fingerprint, longest=_MAX_ID_CHARS)
+        check_integer("epoch", self.epoch)
+        _check_tensor("hidden", self.hidden)
+        check_seconds("queue_s", self.queue_s)
+        check_seconds("compute_s", self.compute_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Client to server: forget all tokens from ``length`` on."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_integer("length", self.length, most=MAX_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """Server to client: the cache now holds ``length`` tokens."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_integer("length", self.length, most=MAX_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Client to server: are you there?"""
+
+    nonce: int
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_integer("nonce", self.nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Server to client: yes, to the Ping with this nonce."""
+
+    nonce: int
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_integer("nonce", self.nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Client to server: this session is over, replies that are still due aren't wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Server to client: it is; the only clean end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Either to the other: this session is over, and why.
+
+    ``message`` is for people: it is cleaned of all that can't be printed and cut to 300
+    characters, whoever makes the Failure. ``retry_after_s`` counts with BUSY and LOADING.
+    """
+
+    code: ErrorCode
+    message: str
+    retry_after_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field and clean the message."""
+        if type(self.code) is not ErrorCode:
+            raise LocalProtocolError("code must be one of ErrorCode")
+        if type(self.message) is not str:
+            raise LocalProtocolError(f"message must be text, not {type(self.message).__name__}")
+        object.__setattr__(self, "message", clean_text(self.message, longest=_MAX_FAILURE_CHARS))
+        check_seconds("retry_after_s", self.retry_after_s)
+
+
+Request: TypeAlias = Open | Step | Truncate
+Reply: TypeAlias = Opened | Stepped | Truncated
+Message: TypeAlias = Request | Reply | Ping | Pong | Close | Closed | Failure
+
+
+def _check_tensor(field: str, value: object) -> None:
+    """``value`` is a WireTensor, which has checked itself; else LocalProtocolError."""
+    if type(value) is not WireTensor:
+        raise LocalProtocolError(f"{field} must be a tensor, not {type(value).__name__}")
