@@ -1,43 +1,44 @@
 """`gptnode chat`: a chat in the terminal, or one answer for a script.
 
 Three ways to use it: a person at a terminal; ``--prompt TEXT``; text on standard input, which is
-one prompt as a whole, or one turn a line with ``--lines``. Without a person only answers go to
-stdout. `run_chat` is also what `gptnode demo` calls once its servers run.
+one prompt as a whole, or one turn a line with ``--lines``. `run_chat` is also what `gptnode demo`
+calls once its servers run.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import trio
 
-from gptnode.cli.settings import ChatSettings
-from gptnode.errors import GptNodeError, UsageError
+from gptnode.cli.settings import ChatSettings, model_defaults
+from gptnode.errors import UsageError
 
 if TYPE_CHECKING:
+    from gptnode.cli.keys import Interrupt
     from gptnode.cli.render import Screen
     from gptnode.cli.session import ChatSession
-    from gptnode.node.answer import Answer
     from gptnode.node.config import ClientConfig
+    from gptnode.routing.blocks_map import BlocksMap
 
 __all__ = ["ChatOptions", "chat_command", "run_chat"]
-
-Show = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """What the command line said about the chat itself; None leaves a setting to the model.
+    """What the command line said about the chat itself.
 
-    ``settings`` of a model come from its ``generation_config.json`` (see
-    `gptnode.cli.settings.model_defaults`). ``history`` None is the file below
-    ``$XDG_STATE_HOME``.
+    A setting that is None (``stop``: empty) is the model's own, from its
+    ``generation_config.json``: see `gptnode.cli.settings.model_defaults`. ``history`` None is the
+    file below ``$XDG_STATE_HOME``.
     """
 
     prompt: str | None = None
@@ -57,8 +58,8 @@ class ChatOptions:
     history: Path | None = None
 
     def settings_over(self, defaults: ChatSettings) -> ChatSettings:
-        """``defaults`` with everything in its place that was asked for."""
-        asked = {
+        """``defaults``, with what was asked for in its place."""
+        asked: dict[str, Any] = {
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
             "top_k": self.top_k,
@@ -77,34 +78,85 @@ async def run_chat(config: ClientConfig, options: ChatOptions) -> None:
     Interactive if there is no prompt and both stdin and stdout are terminals. *Errors*: without a
     person a `GptNodeError` passes through; in an interactive chat only those of the start do, the
     others become a line on the screen. Ctrl-C ends what is under way; where nothing can go on
-    after that, `KeyboardInterrupt` is raised once everything is closed. Uses SIGINT, so it has to
-    run in the main thread.
+    after that, `KeyboardInterrupt` is raised once everything is closed. Takes SIGINT over, so it
+    has to run in the main thread.
     """
-    # Imported here: torch takes a second, and bad options should be told before.
-    from gptnode.cli.keys import stop_on_signal
+    # Imported here: torch takes a second, and wrong options should be told before.
+    from gptnode.cli.keys import Interrupt, call_on_signals
     from gptnode.cli.render import Screen
-    from gptnode.cli.session import ChatSession
     from gptnode.node.nursery import background_nursery
-    from gptnode.node.runtime import open_client
 
-    interactive = options.prompt is None and sys.stdin.isatty() and sys.stdout.isatty()
+    interactive = options.prompt is None and _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
     if interactive and (options.as_json or options.lines):
         raise UsageError("--json and --lines need --prompt or text on standard input")
+    if options.prompt is not None and options.lines:
+        raise UsageError("--lines is for standard input, not for --prompt")
     screen = Screen(
         err=sys.stdout if interactive else None, verbose=options.verbose, raw=options.raw
     )
-    foreground = _Foreground()
-    async with background_nursery() as nursery:
-        await nursery.start(stop_on_signal, foreground.interrupt)
-        with foreground.running():
-            turns = None if interactive else _Turns(options)
-            async with open_client(config, report=screen.status) as client:
-                session = ChatSession(
-                    client,
-                    options.settings_over(model_defaults(client.model_dir)),
-                    system=options.system,
-                )
-                if turns is None:
-                    await _converse(session, screen, foreground, options)
+    interrupt = Interrupt()
+    with trio.CancelScope() as everything:
+        async with background_nursery() as nursery:
+            await nursery.start(call_on_signals, interrupt, signal.SIGINT)
+            with interrupt.calls(everything.cancel):
+                if interactive:
+                    await _with_person(config, options, screen, interrupt)
                 else:
-                    await _answer_all(session, screen, turns, as_json=options.as_json)
+                    await _without_person(config, options, screen)
+    if everything.cancelled_caught:
+        raise KeyboardInterrupt
+
+
+async def _with_person(
+    config: ClientConfig, options: ChatOptions, screen: Screen, interrupt: Interrupt
+) -> None:
+    """A chat in the terminal."""
+    from prompt_toolkit.input import create_input
+
+    from gptnode.cli.interactive import Conversing
+    from gptnode.cli.prompt import ChatPrompt, history_path, open_history
+
+    async with _open_session(config, options, screen) as session:
+        keyboard = create_input()
+        history = open_history(options.history or history_path(os.environ), screen.status)
+        prompt = ChatPrompt(session, screen, history, keyboard)
+        await Conversing(session, screen, prompt, keyboard, interrupt).run()
+
+
+async def _without_person(config: ClientConfig, options: ChatOptions, screen: Screen) -> None:
+    """Answers to --prompt or standard input."""
+    from gptnode.cli.scripted import answer_all, only, stdin_lines, whole_prompt
+
+    prompts = stdin_lines() if options.lines else only(await whole_prompt(options.prompt))
+    async with _open_session(config, options, screen) as session:
+        await answer_all(session, screen, prompts, as_json=options.as_json)
+
+
+@asynccontextmanager
+async def _open_session(
+    config: ClientConfig, options: ChatOptions, screen: Screen
+) -> AsyncIterator[ChatSession]:
+    """A session over a client, with the settings that model and options ask for."""
+    from gptnode.cli.session import ChatSession
+    from gptnode.node.runtime import open_client
+
+    async with open_client(config, report=screen.status) as client:
+        defaults = model_defaults(_model_folder(config, client.blocks_map, client.model_name))
+        yield ChatSession(client, options.settings_over(defaults), system=options.system)
+
+
+def _model_folder(
+    config: ClientConfig, blocks_map: BlocksMap | None, model_name: str
+) -> Path | None:
+    """Where the model's files are; a relative path in a map counts from the map's folder."""
+    if config.model_dir is not None or blocks_map is None:
+        return config.model_dir
+    path = blocks_map.model(model_name).path
+    if path is None or blocks_map.source is None:
+        return None
+    return blocks_map.source.parent / path
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream is there and is a terminal."""
+    return stream is not None and stream.isatty()

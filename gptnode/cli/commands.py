@@ -309,7 +309,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("save", "<file>", "writes the context to a file, as token ids", _save, _complete_path),
     Command("load", "<file>", "goes on from a saved context", _load, _complete_path),
     Command("system", "[text]", "shows or sets the system text (none: removes it)", _system),
-    Command("set", "[option [value]]", "shows or sets how answers are made", _set, _complete_setting),
+    Command(
+        "set", "[option [value]]", "shows or sets how answers are made", _set, _complete_setting
+    ),
     Command("stats", "", "context used, speed, totals", _stats),
     Command("map", "", "the route in use, block by block", _map),
     Command("peers", "", "who is in the swarm and how far away", _peers),

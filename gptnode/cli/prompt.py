@@ -31,7 +31,11 @@ from gptnode.cli.views import status_line
 __all__ = ["ChatPrompt", "NoLine", "history_path", "open_history"]
 
 STYLE = Style.from_dict(
-    {"prompt": "bold", "bottom-toolbar": "noreverse ansibrightblack", "continuation": "ansibrightblack"}
+    {
+        "prompt": "bold",
+        "bottom-toolbar": "noreverse ansibrightblack",
+        "continuation": "ansibrightblack",
+    }
 )
 
 REFRESH_S = 1.0
@@ -175,7 +179,10 @@ class ChatPrompt:
             self._screen.out.write(f"{text}\n")
             self._screen.out.flush()
 
-        if not self._in_loop(lambda: run_in_terminal(write) and None):
+        def write_above() -> None:
+            run_in_terminal(write)
+
+        if not self._in_loop(write_above):
             write()
 
 

@@ -28,6 +28,7 @@ __all__ = ["Screen", "answer_json", "table"]
 DIM = "\x1b[2m"
 RED = "\x1b[31m"
 PLAIN = "\x1b[0m"
+ERASE = "\r\x1b[K"
 
 
 class Screen:
@@ -65,6 +66,8 @@ class Screen:
         self._filter = None if raw and not self.out_is_terminal else TerminalFilter()
         self._shared = self.err is self.out or (self.out_is_terminal and self.err_is_terminal)
         self._mid_line = False
+        self._answer_begun = False
+        self._progress_shown = False
         self._lock = threading.RLock()
         self.above: Callable[[str], None] | None = None
         """Set while a prompt is on screen: prints a line above it."""
@@ -84,11 +87,15 @@ class Screen:
             BrokenPipeError: nobody reads the output any more.
         """
         with self._lock:
+            self._erase_progress()
+            self._answer_begun = True
             self._write_out(piece if self._filter is None else self._filter.push(piece))
 
     def end_answer(self) -> None:
         """Ends an answer: what the filter still holds, and a line break if one is missing."""
         with self._lock:
+            self._erase_progress()
+            self._answer_begun = False
             if self._filter is not None:
                 self._write_out(self._filter.flush())
                 self._filter = TerminalFilter()
@@ -110,6 +117,26 @@ class Screen:
         """Several of them."""
         for text in texts:
             self.line(text)
+
+    def data(self, text: str) -> None:
+        """A whole line on ``out`` for a program, as it is."""
+        with self._lock:
+            self._write_out(f"{text}\n")
+
+    def progress(self, text: str) -> None:
+        """A dim line that the next one replaces; until the answer's first piece, on a terminal."""
+        with self._lock:
+            if self._shared and self._colour and not self._answer_begun and not self._mid_line:
+                self.out.write(f"{ERASE}{self._painted(DIM, f'· {_one_line(text)}')}")
+                self.out.flush()
+                self._progress_shown = True
+
+    def _erase_progress(self) -> None:
+        """Takes the line of `progress` off the terminal."""
+        if self._progress_shown:
+            self._progress_shown = False
+            self.out.write(ERASE)
+            self.out.flush()
 
     def status(self, text: str) -> None:
         """One dim line of progress or trouble, if anybody looks at stderr."""
@@ -135,6 +162,7 @@ class Screen:
             above(text)
             return
         with self._lock:
+            self._erase_progress()
             if self._mid_line and (self._shared or stream is self.out):
                 text = f"\n{text}"
                 self._mid_line = False

@@ -70,6 +70,7 @@ class ChatSession:
         self.conversation = Conversation(client.tokenizer, client.template, system)
         self.totals = SessionTotals()
         self.last_answer: Answer | None = None
+        self.asked_tokens = 0
         self._unanswered: str | None = None
         self._under_way: trio.CancelScope | None = None
 
@@ -107,6 +108,7 @@ class ChatSession:
     async def _answer(self, ids: list[int], show: Callable[[str], None]) -> Answer:
         """Streams one answer; whatever ends it, the conversation holds just what was generated."""
         question = self.conversation.turns[-1].text
+        self.asked_tokens = len(ids)
         answering: Answering | None = None
         try:
             answering = self.client.answer(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gptnode.cli.session import ChatSession
     from gptnode.span import Span
 
-__all__ = ["context", "headline", "peers", "route", "stats", "status_line", "tokens"]
+__all__ = ["context", "headline", "peers", "progress", "route", "stats", "status_line", "tokens"]
 
 MARKS = {"local": "■", "connected": "●", "idle": "○", "down": "✗"}
 """One character for each state of a hop."""
@@ -42,6 +42,12 @@ def headline(session: ChatSession) -> str:
         else "on this machine"
     )
     return f"{session.client.model_name} {where}"
+
+
+def progress(session: ChatSession) -> str:
+    """How far the prompt of the answer under way has been read."""
+    done, asked = session.client.prefilled_tokens, session.asked_tokens
+    return f"reading the prompt: {min(done, asked)} of {tokens(asked)}"
 
 
 def status_line(session: ChatSession) -> str:

@@ -8,7 +8,7 @@ from typing import overload
 import trio
 
 from gptnode.errors import GptNodeError
-from gptnode.wire.limits import Limits
+from gptnode.wire.limits import DEFAULT_LIMITS, Limits
 from gptnode.wire.messages import (
     Close,
     ErrorCode,
@@ -32,7 +32,7 @@ class ClientChannel:
         self,
         stream: trio.abc.Stream,
         *,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         heartbeat_s: float = 1.0,
         silent_after_s: float = 3.0,
         on_stuck: Callable[[], Awaitable[None]] | None = None,
@@ -80,7 +80,7 @@ class ServerChannel:
         self,
         stream: trio.abc.Stream,
         *,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         idle_after_s: float = 30.0,
         stuck_after_s: float = 10.0,
         on_stuck: Callable[[], Awaitable[None]] | None = None,

@@ -68,7 +68,7 @@ def check_span(field: str, value: object) -> None:
 
 
 def clean_text(text: str, *, longest: int) -> str:
-    """``text`` on one line, without what can't be printed, at most ``longest`` characters."""
-    # Cut first: a hostile text is not walked to its end. What is removed only makes it shorter.
-    words = text[: 4 * longest].split()
-    return "".join(char for char in " ".join(words) if char.isprintable())[:longest].strip()
+    """``text`` on one line, at most ``longest`` characters, with spaces for what can't be printed."""
+    # Cut first, so that a hostile text is not walked to its end.
+    printable = "".join(char if char.isprintable() else " " for char in text[: 4 * longest])
+    return " ".join(printable.split())[:longest].rstrip()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gptnode.errors import LocalProtocolError
-from gptnode.wire.messages import ITEMSIZE_BYTES, MAX_TENSOR_BYTES
+from gptnode.wire.tensor import ITEMSIZE_BYTES, MAX_TENSOR_BYTES
 
-__all__ = ["Limits", "chunk_bytes", "chunk_tokens"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "chunk_bytes", "chunk_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ class Limits:
             raise LocalProtocolError(f"max_payload_bytes must be at most {MAX_TENSOR_BYTES}")
         if min(self.max_head_bytes, self.max_in_flight, self.max_pings) < 1:
             raise LocalProtocolError("limits must be 1 or more")
+
+
+DEFAULT_LIMITS = Limits()
 
 
 def chunk_bytes(max_chunk_tokens: int, width: int, dtype: str) -> int:

@@ -8,7 +8,6 @@ message may follow which (connection.py). Specification: docs/reference/wire-pro
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,12 +21,10 @@ from gptnode.wire.checks import (
     check_span,
     clean_text,
 )
+from gptnode.wire.tensor import ITEMSIZE_BYTES, WireTensor
 
 __all__ = [
-    "ITEMSIZE_BYTES",
     "MAX_NEXT_HOPS",
-    "MAX_RANK",
-    "MAX_TENSOR_BYTES",
     "Close",
     "Closed",
     "ErrorCode",
@@ -47,9 +44,6 @@ __all__ = [
     "WireTensor",
 ]
 
-ITEMSIZE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i32": 4}
-MAX_TENSOR_BYTES = 64 * 2**20
-MAX_RANK = 4
 MAX_NEXT_HOPS = 64
 _MAX_ADDRS = 16
 _MAX_ADDR_CHARS = 512
@@ -73,49 +67,6 @@ class ErrorCode(enum.StrEnum):
     PROTOCOL = "protocol"  # the other side broke the protocol
     INTERNAL = "internal"  # the sender's own fault
     GOING_AWAY = "going_away"  # the sender shuts down, take another peer
-
-
-@dataclass(frozen=True, slots=True)
-class WireTensor:
-    """A tensor as it travels: row-major, little endian, without padding.
-
-    ``dtype`` is one of ITEMSIZE_BYTES, ``shape`` has 1 to MAX_RANK dimensions of 1 or more, and
-    ``data`` exactly the bytes that both imply. ``data`` isn't copied: as a memoryview it may look
-    into a buffer of its owner (who leaves it alone until the message was written) or, received,
-    into the frame's own buffer, which is writable and belongs to the receiver alone.
-
-    Raises:
-        LocalProtocolError: any of this doesn't hold.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes | memoryview
-
-    def __post_init__(self) -> None:
-        """Check dtype, shape and length; see a memoryview as plain bytes."""
-        if type(self.dtype) is not str or self.dtype not in ITEMSIZE_BYTES:
-            raise LocalProtocolError(f"a tensor's dtype must be one of {', '.join(ITEMSIZE_BYTES)}")
-        if type(self.shape) is not tuple or not 1 <= len(self.shape) <= MAX_RANK:
-            raise LocalProtocolError(f"a tensor must have 1 to {MAX_RANK} dimensions")
-        # Python's integers don't overflow; the bound on each keeps the product small.
-        for size in self.shape:
-            check_integer("a tensor's dimension", size, least=1, most=MAX_TENSOR_BYTES)
-        due_bytes = math.prod(self.shape) * ITEMSIZE_BYTES[self.dtype]
-        if due_bytes > MAX_TENSOR_BYTES:
-            raise LocalProtocolError(f"a tensor may have {MAX_TENSOR_BYTES} bytes, not {due_bytes}")
-        if isinstance(self.data, memoryview):
-            if not self.data.c_contiguous:
-                raise LocalProtocolError("a tensor's data must be contiguous")
-            if self.data.format != "B" or self.data.ndim != 1:
-                object.__setattr__(self, "data", self.data.cast("B"))
-        elif type(self.data) is not bytes:
-            raise LocalProtocolError("a tensor's data must be bytes or a memoryview")
-        if len(self.data) != due_bytes:
-            raise LocalProtocolError(
-                f"a tensor of {self.dtype} {list(self.shape)} has {due_bytes} bytes,"
-                f" not {len(self.data)}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,212 @@
+"""Messages to the two parts of a frame and back: a head in msgpack, and a tensor's bytes behind it.
+
+The head is one map of text keys with the message's tag under "type". A tensor's bytes aren't part
+of it: sent, they are handed on uncopied; received, they stand in a buffer of their own, aligned,
+which the tensor code can use as it is. Fields that this version doesn't know are passed over, so
+that a newer peer may add some; missing ones are errors. Knows neither streams nor states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgpack
+
+from gptnode.errors import LocalProtocolError, RemoteProtocolError
+from gptnode.span import Span
+from gptnode.wire.fields import Fields, unpack
+from gptnode.wire.messages import (
+    Close,
+    Closed,
+    ErrorCode,
+    Failure,
+    Message,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Step,
+    Stepped,
+    Truncate,
+    Truncated,
+    WireTensor,
+)
+
+__all__ = ["decode", "encode", "tag_of"]
+
+Payload: TypeAlias = bytes | memoryview
+
+_EMPTY = b""
+
+_TAGS: dict[type[Message], str] = {
+    Open: "open",
+    Opened: "opened",
+    Step: "step",
+    Stepped: "stepped",
+    Truncate: "truncate",
+    Truncated: "truncated",
+    Ping: "ping",
+    Pong: "pong",
+    Close: "close",
+    Closed: "closed",
+    Failure: "failure",
+}
+
+
+def tag_of(message: Message | type[Message]) -> str:
+    """The name that a message has on the wire and in errors: "open", "stepped" ..."""
+    return _TAGS[message if isinstance(message, type) else type(message)]
+
+
+def encode(message: Message) -> tuple[bytes, Payload]:
+    """Head and payload of the frame that carries ``message``; the payload is not copied."""
+    fields, payload = _fields_of(message)
+    return msgpack.packb({"type": tag_of(message), **fields}, use_bin_type=True), payload
+
+
+def decode(head: bytes, payload: memoryview) -> Message:
+    """The message in a frame.
+
+    Raises:
+        RemoteProtocolError: whatever else it is.
+    """
+    fields = Fields("message", unpack(head))
+    tag = fields.text("type")
+    read = _READERS.get(tag)
+    if read is None:
+        raise RemoteProtocolError(f"the peer sent a message of a type unknown here: {tag[:40]!r}")
+    try:
+        fields = Fields(tag, fields.values)
+        message = read(fields, payload)
+    except (LocalProtocolError, ValueError) as error:
+        # The constructors check values; what is this node's fault there is the peer's here.
+        raise RemoteProtocolError(f"the peer sent a bad {tag} message: {error}") from None
+    if len(payload) and not isinstance(message, Step | Stepped):
+        raise RemoteProtocolError(f"the peer sent {len(payload)} bytes behind a {tag} message")
+    return message
+
+
+def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
+    """The head's fields but for the type, and the payload."""
+    match message:
+        case Open():
+            return {
+                "model": message.model,
+                "fingerprint": message.fingerprint,
+                "span": _span_out(message.span),
+                "max_tokens": message.max_tokens,
+                "dtype": message.dtype,
+                "next_hops": [
+                    {
+                        "peer_id": hop.peer_id,
+                        "addrs": list(hop.addrs),
+                        "span": _span_out(hop.span),
+                    }
+                    for hop in message.next_hops
+                ],
+            }, _EMPTY
+        case Opened():
+            return {
+                "fingerprint": message.fingerprint,
+                "span": _span_out(message.span),
+                "epoch": message.epoch,
+                "max_tokens": message.max_tokens,
+                "max_chunk_tokens": message.max_chunk_tokens,
+            }, _EMPTY
+        case Step():
+            return {
+                "position": message.position,
+                "hidden": _tensor_out(message.hidden),
+            }, message.hidden.data
+        case Stepped():
+            return {
+                "position": message.position,
+                "span": _span_out(message.span),
+                "fingerprint": message.fingerprint,
+                "epoch": message.epoch,
+                "hidden": _tensor_out(message.hidden),
+                "queue_s": message.queue_s,
+                "compute_s": message.compute_s,
+            }, message.hidden.data
+        case Truncate() | Truncated():
+            return {"length": message.length}, _EMPTY
+        case Ping() | Pong():
+            return {"nonce": message.nonce}, _EMPTY
+        case Close() | Closed():
+            return {}, _EMPTY
+        case Failure():
+            return {
+                "code": message.code.value,
+                "message": message.message,
+                "retry_after_s": message.retry_after_s,
+            }, _EMPTY
+
+
+def _span_out(span: Span) -> list[int]:
+    return [span.start, span.stop]
+
+
+def _tensor_out(tensor: WireTensor) -> dict[str, object]:
+    return {"dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _read_open(fields: Fields, _: memoryview) -> Open:
+    return Open(
+        model=fields.text("model"),
+        fingerprint=fields.text("fingerprint"),
+        span=fields.span("span"),
+        max_tokens=fields.integer("max_tokens"),
+        dtype=fields.text("dtype"),
+        next_hops=fields.hops("next_hops"),
+    )
+
+
+def _read_opened(fields: Fields, _: memoryview) -> Opened:
+    return Opened(
+        fingerprint=fields.text("fingerprint"),
+        span=fields.span("span"),
+        epoch=fields.integer("epoch"),
+        max_tokens=fields.integer("max_tokens"),
+        max_chunk_tokens=fields.integer("max_chunk_tokens"),
+    )
+
+
+def _read_step(fields: Fields, payload: memoryview) -> Step:
+    return Step(fields.integer("position"), fields.tensor("hidden", payload))
+
+
+def _read_stepped(fields: Fields, payload: memoryview) -> Stepped:
+    return Stepped(
+        position=fields.integer("position"),
+        span=fields.span("span"),
+        fingerprint=fields.text("fingerprint"),
+        epoch=fields.integer("epoch"),
+        hidden=fields.tensor("hidden", payload),
+        queue_s=fields.seconds("queue_s"),
+        compute_s=fields.seconds("compute_s"),
+    )
+
+
+def _read_failure(fields: Fields, _: memoryview) -> Failure:
+    try:
+        code = ErrorCode(fields.text("code"))
+    except ValueError:
+        # A code of a newer version still ends the session in order.
+        code = ErrorCode.INTERNAL
+    return Failure(code, fields.text("message"), fields.seconds("retry_after_s"))
+
+
+_READERS: dict[str, Callable[[Fields, memoryview], Message]] = {
+    "open": _read_open,
+    "opened": _read_opened,
+    "step": _read_step,
+    "stepped": _read_stepped,
+    "truncate": lambda fields, _: Truncate(fields.integer("length")),
+    "truncated": lambda fields, _: Truncated(fields.integer("length")),
+    "ping": lambda fields, _: Ping(fields.integer("nonce")),
+    "pong": lambda fields, _: Pong(fields.integer("nonce")),
+    "close": lambda fields, _: Close(),
+    "closed": lambda fields, _: Closed(),
+    "failure": _read_failure,
+}

@@ -1,0 +1,180 @@
+"""A tiny real model on disk, and a swarm of real block servers over in-memory streams."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import trio
+import trio.testing
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from gptnode.errors import PeerUnreachableError, StreamLostError
+from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
+from gptnode.node.compute import ComputeLane
+from gptnode.node.loading import ModelSource, open_device, open_model
+from gptnode.span import Span
+
+N_BLOCKS = 4
+VOCAB = 64
+
+
+def write_tiny_model(folder: Path, *, n_blocks: int = N_BLOCKS, seed: int = 0) -> Path:
+    """A random Llama in f32 with a word tokenizer."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 0.3
+
+    d_model, d_ff, kv_width = 32, 48, 16
+    tensors = {
+        "model.embed_tokens.weight": random(VOCAB, d_model),
+        "model.norm.weight": torch.ones(d_model),
+        "lm_head.weight": random(VOCAB, d_model),
+    }
+    for block in range(n_blocks):
+        prefix = f"model.layers.{block}."
+        tensors |= {
+            prefix + "input_layernorm.weight": torch.ones(d_model),
+            prefix + "post_attention_layernorm.weight": torch.ones(d_model),
+            prefix + "self_attn.q_proj.weight": random(d_model, d_model),
+            prefix + "self_attn.k_proj.weight": random(kv_width, d_model),
+            prefix + "self_attn.v_proj.weight": random(kv_width, d_model),
+            prefix + "self_attn.o_proj.weight": random(d_model, d_model),
+            prefix + "mlp.gate_proj.weight": random(d_ff, d_model),
+            prefix + "mlp.up_proj.weight": random(d_ff, d_model),
+            prefix + "mlp.down_proj.weight": random(d_model, d_ff),
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": d_model,
+        "intermediate_size": d_ff,
+        "num_hidden_layers": n_blocks,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "torch_dtype": "float32",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": False,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    words = ["<s>", "</s>", "<unk>", *(f"w{i}" for i in range(VOCAB - 3))]
+    vocab = {word: i for i, word in enumerate(["<pad>", *words][:VOCAB])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random 4-block Llama."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def source(tiny_model: Path) -> ModelSource:
+    """The tiny model, opened in f32."""
+    return open_model("tiny", tiny_model, "f32", open_device("cpu"))
+
+
+@pytest.fixture
+def lane() -> Iterator[ComputeLane]:
+    """A compute lane of one thread."""
+    with ComputeLane(threads=1) as lane:
+        yield lane
+
+
+class MemoryStream(trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]):
+    """One end of an in-memory stream whose other end is known to be ``peer_id``."""
+
+    def __init__(self, stream: trio.StapledStream, peer_id: str) -> None:  # type: ignore[type-arg]
+        super().__init__(stream.send_stream, stream.receive_stream)
+        self.peer_id = peer_id
+
+    async def reset(self) -> None:
+        """Break both directions."""
+        await trio.aclose_forcefully(self)
+
+
+class MemoryHost:
+    """Stands where ``Host`` does: its streams lead to block servers of this very process."""
+
+    def __init__(self, peer_id: str, nursery: trio.Nursery) -> None:
+        self.peer_id = peer_id
+        self.addrs: tuple[str, ...] = ()
+        self.dialled: list[str] = []
+        self.servers: dict[str, BlockServer] = {}
+        self._nursery = nursery
+        self._scopes: dict[str, list[trio.CancelScope]] = {}
+        self._connected: set[str] = set()
+
+    async def connect(
+        self, peer_id: str, addrs: Sequence[str], *, timeout_s: float = 5.0
+    ) -> None:
+        await trio.lowlevel.checkpoint()
+        self.dialled.append(peer_id)
+        if peer_id not in self.servers:
+            raise PeerUnreachableError(f"cannot reach {peer_id}")
+        self._connected.add(peer_id)
+
+    async def open_stream(self, peer_id: str, *, timeout_s: float = 3.0) -> MemoryStream:
+        await trio.lowlevel.checkpoint()
+        if peer_id not in self.servers:
+            raise StreamLostError(f"{peer_id} is gone")
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._serve, peer_id, MemoryStream(theirs, self.peer_id))
+        return MemoryStream(ours, peer_id)
+
+    async def disconnect(self, peer_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._connected.discard(peer_id)
+
+    def connected(self) -> tuple[str, ...]:
+        return tuple(self._connected)
+
+    def kill(self, peer_id: str) -> BlockServer:
+        """End the server of ``peer_id`` and all its sessions, as a crash would."""
+        server = self.servers.pop(peer_id)
+        self._connected.discard(peer_id)
+        for scope in self._scopes.pop(peer_id, []):
+            scope.cancel()
+        return server
+
+    async def _serve(self, peer_id: str, stream: MemoryStream) -> None:
+        with trio.CancelScope() as scope:
+            self._scopes.setdefault(peer_id, []).append(scope)
+            await self.servers[peer_id].handle(stream)  # type: ignore[arg-type]
+        await trio.aclose_forcefully(stream)
+
+
+@pytest.fixture
+async def host(nursery: trio.Nursery) -> MemoryHost:
+    """A client's host without any server yet."""
+    return MemoryHost("client", nursery)
+
+
+@pytest.fixture
+def make_server(lane: ComputeLane, source: ModelSource) -> Callable[..., BlockServer]:
+    """Makes a block server that has loaded a span of the tiny model."""
+
+    def make(span: Span, *, max_bytes: int = 1 << 24, max_sessions: int = 8) -> BlockServer:
+        server = BlockServer(lane, KVBudget(max_bytes, max_sessions), epoch=secrets.randbits(32))
+        server.models["tiny"] = ServedModel(source, (source.load_blocks(span),))
+        server.loading = False
+        return server
+
+    return make

@@ -1,0 +1,49 @@
+"""What a client remembers of its peers' troubles."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock
+
+from gptnode.errors import PeerBusyError, PeerUnreachableError, StreamLostError
+from gptnode.node.health import DOWN_S, MAX_LOSSES, PeerHealth, TroubleKind
+
+
+async def test_a_peer_that_could_not_be_dialled_is_down_for_a_while(autojump_clock: MockClock) -> None:
+    health = PeerHealth()
+    health.note("anna", PeerUnreachableError("refused"), was_open=False)
+    assert health.avoid(TroubleKind.DOWN) == {"anna"}
+    await trio.sleep(DOWN_S + 1)
+    assert health.avoid(TroubleKind.DOWN) == frozenset()
+
+
+async def test_a_busy_peer_is_asked_again_when_it_said(autojump_clock: MockClock) -> None:
+    health = PeerHealth()
+    health.note("anna", PeerBusyError("loading", retry_after_s=2), was_open=False)
+    assert health.avoid(TroubleKind.BUSY) == {"anna"}
+    await trio.sleep(2.5)
+    assert health.trouble("anna") is None
+
+
+async def test_a_broken_session_alone_does_not_make_a_peer_down(autojump_clock: MockClock) -> None:
+    health = PeerHealth()
+    health.note("anna", StreamLostError("eof"), was_open=True)
+    assert health.avoid(TroubleKind.DOWN) == frozenset()
+    assert health.avoid(TroubleKind.LOST) == {"anna"}
+
+
+async def test_a_peer_that_loses_session_after_session_is_down(autojump_clock: MockClock) -> None:
+    health = PeerHealth()
+    for _ in range(MAX_LOSSES):
+        health.note("anna", StreamLostError("eof"), was_open=True)
+    assert health.avoid(TroubleKind.DOWN) == {"anna"}
+
+
+async def test_forgiving_gives_a_fresh_start(autojump_clock: MockClock) -> None:
+    health = PeerHealth()
+    health.note("anna", PeerUnreachableError("refused"), was_open=False)
+    health.note("ben", PeerUnreachableError("refused"), was_open=False)
+    health.forgive("anna")
+    assert health.avoid(*TroubleKind) == {"ben"}
+    health.forgive_all()
+    assert health.avoid(*TroubleKind) == frozenset()
