@@ -93,7 +93,7 @@ class ModelError(GptNodeError):
 
 
 class ModelFileError(ModelError):
-    """Copy the file again from where it came from: it is damaged, incomplete or of another model."""
+    """Copy the file again from where it came from: it is damaged, or of another model."""
 
 
 class UnsupportedModelError(ModelError):
@@ -107,7 +107,7 @@ class TextError(GptNodeError):
 
 
 class IdentityError(GptNodeError):
-    """`gptnode id --identity FILE` creates or shows an identity; only its owner may read the file."""
+    """`gptnode id --identity FILE` creates or shows one; only its owner may read the file."""
 
     exit_code = 6
 

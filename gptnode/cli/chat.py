@@ -12,14 +12,23 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import trio
 
-from gptnode.cli.settings import ChatSettings, model_defaults
+from gptnode.cli.chat_options import ChatOptions, chat_options
+from gptnode.cli.options import (
+    default_identity_path,
+    device_option,
+    dtype_option,
+    identity_option,
+    map_option,
+    model_dir_option,
+    threads_option,
+)
+from gptnode.cli.settings import model_defaults
 from gptnode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,47 +38,83 @@ if TYPE_CHECKING:
     from gptnode.node.config import ClientConfig
     from gptnode.routing.blocks_map import BlocksMap
 
-__all__ = ["ChatOptions", "chat_command", "run_chat"]
+__all__ = ["ChatOptions", "chat_command", "chat_options", "run_chat"]
+
+TERMINATED = 143
+"""What a shell reports for a process that SIGTERM ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatOptions:
-    """What the command line said about the chat itself.
+@click.command("chat")
+@map_option
+@identity_option
+@click.option("--model", metavar="NAME", help="The model of the BlocksMap to chat with.")
+@model_dir_option
+@chat_options
+@click.option(
+    "--context-tokens",
+    type=click.IntRange(min=16),
+    metavar="N",
+    help="Longest context, prompt and answer together.  [default: 4096, if the model allows it]",
+)
+@click.option("--template", metavar="NAME", help="Chat template, if not the model's own.")
+@device_option
+@threads_option
+@dtype_option
+def chat_command(
+    map_path: Path | None,
+    identity_path: Path | None,
+    model: str | None,
+    model_dir: Path | None,
+    context_tokens: int | None,
+    template: str | None,
+    device: str,
+    threads: int | None,
+    dtype: str | None,
+    **chat: Any,
+) -> None:
+    """Chat over a swarm, or on this machine alone.
 
-    A setting that is None (``stop``: empty) is the model's own, from its
-    ``generation_config.json``: see `gptnode.cli.settings.model_defaults`. ``history`` None is the
-    file below ``$XDG_STATE_HOME``.
+    With --map over the peers of that swarm; with --model-dir alone all blocks run here; with
+    neither, the small model that comes with gptnode does.
+
+    At a terminal this is a conversation: /help there lists its commands. With --prompt, or with
+    text on standard input, only the answer goes to standard output. Settings that aren't given
+    are the model's own (generation_config.json), else temperature 0.7 and top-p 0.95.
     """
+    # Imported here for the sake of `gptnode chat --help`.
+    from gptnode.node.config import ClientConfig
 
-    prompt: str | None = None
-    system: str | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    as_json: bool = False
-    lines: bool = False
-    raw: bool = False
-    verbose: bool = False
-    history: Path | None = None
+    if map_path is None and model is not None and model_dir is None:
+        raise UsageError("--model names a model of a BlocksMap: give its file with --map")
+    if map_path is not None and identity_path is None:
+        identity_path = default_identity_path()
+    if map_path is None and model_dir is None:
+        model_dir, model = bundled_model()
+    config = ClientConfig(
+        map_path=map_path,
+        identity_path=identity_path if map_path is not None else None,
+        model_name=model,
+        model_dir=model_dir,
+        dtype=dtype,
+        template=template,
+        device=device,
+        threads=threads,
+        context_tokens=context_tokens,
+    )
+    if trio.run(_until_terminated, config, ChatOptions(**chat)):
+        sys.exit(TERMINATED)
 
-    def settings_over(self, defaults: ChatSettings) -> ChatSettings:
-        """``defaults``, with what was asked for in its place."""
-        asked: dict[str, Any] = {
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "repetition_penalty": self.repetition_penalty,
-            "seed": self.seed,
-            "stop": self.stop or None,
-        }
-        return replace(defaults, **{name: v for name, v in asked.items() if v is not None})
+
+async def _until_terminated(config: ClientConfig, options: ChatOptions) -> bool:
+    """`run_chat`; SIGTERM and SIGHUP close everything, and make this True."""
+    from gptnode.cli.keys import call_on_signals
+    from gptnode.node.nursery import background_nursery
+
+    with trio.CancelScope() as everything:
+        async with background_nursery() as nursery:
+            await nursery.start(call_on_signals, everything.cancel, signal.SIGTERM, signal.SIGHUP)
+            await run_chat(config, options)
+    return everything.cancelled_caught
 
 
 async def run_chat(config: ClientConfig, options: ChatOptions) -> None:
@@ -154,7 +199,7 @@ def _model_folder(
     path = blocks_map.model(model_name).path
     if path is None or blocks_map.source is None:
         return None
-    return blocks_map.source.parent / path
+    return Path(blocks_map.source).parent / path
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

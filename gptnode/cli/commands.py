@@ -7,13 +7,13 @@ A line that starts with ``/`` is a command, one that starts with ``//`` a prompt
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from gptnode.cli import views
+from gptnode.cli.completion import Candidate, complete_path, complete_peer, complete_setting
 from gptnode.cli.render import Screen, table
 from gptnode.cli.session import ChatSession
 from gptnode.cli.settings import NO_VALUE, SETTINGS, setting_named, shown
@@ -21,7 +21,6 @@ from gptnode.errors import UsageError
 
 __all__ = [
     "COMMANDS",
-    "Candidate",
     "Command",
     "CommandLine",
     "Outcome",
@@ -54,15 +53,6 @@ class CommandLine:
 
     name: str
     argument: str
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One completion: ``text`` replaces the last ``replaces`` characters."""
-
-    text: str
-    replaces: int
-    help: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,50 +244,11 @@ def _setting_rows() -> list[Sequence[str]]:
     return [(setting.name, setting.example, setting.help) for setting in SETTINGS]
 
 
-# --- completion ---------------------------------------------------------------------------------
-
-
-def _complete_path(session: ChatSession, typed: str) -> Iterator[Candidate]:
-    """Files and folders that go on from ``typed``; hidden ones only after a dot."""
-    head, tail = os.path.split(typed)
-    folder = Path(head or ".").expanduser()
-    try:
-        entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(folder))
-    except OSError:
-        return
-    for name, is_folder in entries:
-        if name.startswith(tail) and (tail.startswith(".") or not name.startswith(".")):
-            yield Candidate(name + ("/" if is_folder else ""), len(tail))
-
-
-def _complete_setting(session: ChatSession, typed: str) -> Iterator[Candidate]:
-    """Names of settings, then the value that is set now and an example."""
-    name, space, value = typed.partition(" ")
-    for setting in SETTINGS:
-        if not space and setting.name.startswith(name):
-            yield Candidate(setting.name, len(name), setting.help)
-        elif space and setting.name == name:
-            now = shown(session.settings, setting)
-            for text in dict.fromkeys((now, setting.example)):
-                if text.startswith(value):
-                    yield Candidate(text, len(value), "now" if text == now else "for example")
-
-
 def _complete_command(session: ChatSession, typed: str) -> Iterator[Candidate]:
     """Names of commands, without the slash."""
     for command in COMMANDS:
         if command.name.startswith(typed.removeprefix("/")):
             yield Candidate(command.name, len(typed), command.help)
-
-
-def _complete_peer(session: ChatSession, typed: str) -> Iterator[Candidate]:
-    """Ids of the map's peers, then their addresses."""
-    peer_id, space, addr = typed.partition(" ")
-    for peer in session.client.peers():
-        if not space and peer.peer_id is not None and peer.peer_id.startswith(peer_id):
-            yield Candidate(peer.peer_id, len(peer_id), peer.label)
-        elif space and peer.peer_id == peer_id:
-            yield from (Candidate(a, len(addr)) for a in peer.addrs if a.startswith(addr))
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -306,15 +257,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("clear", "", "empties the context, here and on all peers", _clear),
     Command("retry", "", "asks the last question again", _retry),
     Command("undo", "", "takes back the last question and its answer", _undo),
-    Command("save", "<file>", "writes the context to a file, as token ids", _save, _complete_path),
-    Command("load", "<file>", "goes on from a saved context", _load, _complete_path),
+    Command("save", "<file>", "writes the context to a file, as token ids", _save, complete_path),
+    Command("load", "<file>", "goes on from a saved context", _load, complete_path),
     Command("system", "[text]", "shows or sets the system text (none: removes it)", _system),
     Command(
-        "set", "[option [value]]", "shows or sets how answers are made", _set, _complete_setting
+        "set", "[option [value]]", "shows or sets how answers are made", _set, complete_setting
     ),
     Command("stats", "", "context used, speed, totals", _stats),
     Command("map", "", "the route in use, block by block", _map),
     Command("peers", "", "who is in the swarm and how far away", _peers),
-    Command("connect", "<id> <multiaddr>", "dials a peer at an address", _connect, _complete_peer),
+    Command("connect", "<id> <multiaddr>", "dials a peer at an address", _connect, complete_peer),
     Command("reload", "", "reads the BlocksMap again", _reload),
 )

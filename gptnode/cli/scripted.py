@@ -1,6 +1,6 @@
 """Chatting without a person: prompts come from an option or standard input, answers go to stdout.
 
-Nothing but answers goes to stdout, and a reader who leaves early is no error.
+Nothing but answers goes to stdout.
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ STDIN_CHUNK_BYTES = 65536
 async def answer_all(
     session: ChatSession, screen: Screen, prompts: AsyncGenerator[str, None], *, as_json: bool
 ) -> None:
-    """Answers each prompt in turn; GptNodeError of one ends it."""
-    try:
-        async with aclosing(prompts):
-            async for prompt in prompts:
-                await _answer(session, screen, prompt, as_json=as_json)
-    except BrokenPipeError:
-        # Whoever read the answers has had enough of them. Python would complain at exit, when it
-        # flushes what is left: that goes nowhere now.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, screen.out.fileno())
-        os.close(nowhere)
+    """Answers each prompt in turn.
+
+    Raises:
+        GptNodeError: of the first prompt that fails; the others aren't asked.
+        BrokenPipeError: nobody reads stdout any more.
+    """
+    async with aclosing(prompts):
+        async for prompt in prompts:
+            await _answer(session, screen, prompt, as_json=as_json)
 
 
 async def _answer(session: ChatSession, screen: Screen, prompt: str, *, as_json: bool) -> None:
@@ -93,7 +91,10 @@ async def _stdin() -> AsyncGenerator[str, None]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     descriptor = sys.stdin.fileno()
     while data := await trio.to_thread.run_sync(
-        os.read, descriptor, STDIN_CHUNK_BYTES, abandon_on_cancel=True
+        os.read,
+        descriptor,
+        STDIN_CHUNK_BYTES,
+        abandon_on_cancel=True,  # type: ignore[call-arg, unused-ignore]  # trio-typing is old
     ):
         yield decoder.decode(data)
     yield decoder.decode(b"", final=True)

@@ -27,6 +27,7 @@ __all__ = [
     "model_defaults",
     "setting_named",
     "shown",
+    "stop_text",
 ]
 
 NO_VALUE = frozenset({"none", "off", "default", "-"})
@@ -138,10 +139,15 @@ def _stops(text: str) -> tuple[str, ...]:
         words = list(lexer)
     except ValueError:
         raise ValueError("words, each in quotes if it has spaces in it") from None
-    stops = tuple(word.replace("\\n", "\n").replace("\\t", "\t") for word in words)
+    stops = tuple(stop_text(word) for word in words)
     if not stops or "" in stops:
         raise ValueError('at least one word, such as "User:" (or none)')
     return stops
+
+
+def stop_text(typed: str) -> str:
+    r"""A stop sequence as it is typed: ``\n`` is a line break, ``\t`` a tab."""
+    return typed.replace("\\n", "\n").replace("\\t", "\t")
 
 
 SETTINGS: tuple[Setting, ...] = (

@@ -28,7 +28,7 @@ class RopeConfig:
     """How positions turn into rotations: `gptnode.model.rope` says what each number does.
 
     ``original_max_positions`` is the length in tokens that the unscaled rotations were trained
-    for. Fields that ``kind`` doesn't use keep their defaults, so that equal rotations compare equal.
+    for. Fields that ``kind`` doesn't use keep their defaults: equal rotations compare equal.
     """
 
     kind: str = "default"
@@ -159,10 +159,10 @@ def _check_supported(fields: JsonFields) -> None:
             "'mistral' without a sliding window"
         )
     # Absent is not null here: transformers then slides a window of 4096 tokens.
-    if model_type == "mistral" and fields.raw("sliding_window") != fields.raw("no such field"):
+    if model_type == "mistral" and not fields.is_null("sliding_window"):
         raise UnsupportedModelError(
-            f"{fields.where('sliding_window')} is {fields.raw('sliding_window')!r}; "
-            "a mistral model is supported when it is null"
+            f"{fields.where('sliding_window')} is not null; "
+            "a mistral model is supported without a sliding window"
         )
     activation = fields.text("hidden_act", "silu")
     if activation not in ("silu", "swish"):
@@ -187,7 +187,7 @@ def _parse_dtype(fields: JsonFields) -> str:
 
 
 def _parse_rope(fields: JsonFields, max_positions: int, head_dim: int) -> RopeConfig:
-    scaling = fields.object("rope_parameters") or fields.object("rope_scaling")
+    scaling = fields.nested("rope_parameters") or fields.nested("rope_scaling")
     if scaling is None:
         scaling = JsonFields({}, fields.where("rope_parameters"))
     theta = scaling.positive("rope_theta", fields.positive("rope_theta", 10_000.0))

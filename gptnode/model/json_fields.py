@@ -13,7 +13,7 @@ from typing import Any
 
 from gptnode.errors import ModelFileError
 
-__all__ = ["JsonFields", "read_json_object"]
+__all__ = ["JsonFields", "parse_json_object", "read_json_object"]
 
 
 def read_json_object(path: Path) -> Mapping[str, Any]:
@@ -61,6 +61,10 @@ class JsonFields:
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
         return self._values.get(name) is not None
+
+    def is_null(self, name: str) -> bool:
+        """Whether the field is there and null."""
+        return name in self._values and self._values[name] is None
 
     def where(self, name: str) -> str:
         """``"FILE: field"``, as errors begin."""
@@ -128,7 +132,7 @@ class JsonFields:
             raise self._wrong(name, "a string", value)
         return value
 
-    def object(self, name: str) -> JsonFields | None:
+    def nested(self, name: str) -> JsonFields | None:
         """An object within this one, or None when it is absent."""
         value = self._values.get(name)
         if value is None:

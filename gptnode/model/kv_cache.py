@@ -57,6 +57,7 @@ class KVCache:
             raise ValueError(f"no such cache: {max_tokens} tokens, {batch} rows")
         self.span = span
         self.max_tokens = max_tokens
+        self.batch = batch
         self.length = 0
         shape = (max_tokens, batch, config.n_kv_heads, config.head_dim)
         where = torch.device(device)
@@ -68,12 +69,15 @@ class KVCache:
             raise ContextError(
                 f"no memory for a context of {max_tokens} tokens over blocks {span} ({error})"
             ) from error
+        self._row_shape = shape[1:]
+        self._dtype = dtype
+        self._token_bytes = math.prod(shape[1:]) * dtype.itemsize
         self._written = [0] * len(span)
 
     @property
     def page_tokens(self) -> int:
         """How many tokens of one block's keys share a page of memory, rounded up."""
-        return math.ceil(mmap.PAGESIZE / self._regions[0][0].token_bytes)
+        return math.ceil(mmap.PAGESIZE / self._token_bytes)
 
     @property
     def bytes_reserved(self) -> int:
@@ -104,7 +108,13 @@ class KVCache:
             raise ValueError(f"block {block} is not in the cache of blocks {self.span}")
         if not self._regions:
             raise ValueError("the cache is closed")
-        end = self.length + keys.shape[1]
+        tokens = keys.shape[1]
+        batch, *head_shape = self._row_shape
+        for new in (keys, values):
+            # Said here, because a copy would broadcast rows and cast dtypes without a word.
+            if new.shape != (batch, tokens, *head_shape) or new.dtype != self._dtype:
+                raise ValueError(f"can't append {new.dtype} {tuple(new.shape)} to this cache")
+        end = self.length + tokens
         if end > self.max_tokens:
             raise ContextError(f"{end} tokens don't fit in a context of {self.max_tokens} tokens")
         index = block - self.span.start
@@ -137,14 +147,14 @@ class KVCache:
         self.length = length
 
     def close(self) -> None:
-        """Give all memory back at once, whoever still refers to the cache; it can't be used after."""
+        """Give all memory back at once, even if views are left; nothing can be appended after."""
         self.truncate(0)
         self._regions = []
         self._written = []
 
 
 class _Region:
-    """The keys or the values of one block: (max_tokens, B, n_kv_heads, head_dim), from the front."""
+    """The keys or the values of one block, (max_tokens, B, n_kv_heads, head_dim)."""
 
     def __init__(
         self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device

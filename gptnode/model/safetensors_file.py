@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from gptnode.errors import ModelFileError
 
@@ -139,7 +139,7 @@ def _parse_entry(file: Path, name: str, fields: object, data_start: int) -> Tens
     return TensorEntry(name, file, dtype, tuple(shape), data_start + begin, end - begin)
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: object) -> TypeGuard[list[int]]:
     """Whether it is a list of whole numbers from 0 to what a file can have."""
     return isinstance(value, list) and all(
         isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**63 for item in value

@@ -6,6 +6,8 @@ shapes were checked. Knows what a Llama checkpoint calls its tensors; not who ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,7 +59,7 @@ class BlockStack(nn.Module):
         self,
         config: ModelConfig,
         span: Span,
-        blocks: list[Block],
+        blocks: Sequence[nn.Module],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -70,6 +72,14 @@ class BlockStack(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self._rope = Rope(config.rope, config.head_dim, device)
         self._masks = CausalMasks()
+
+    def part(self, span: Span) -> BlockStack:
+        """The blocks of ``span``, which lies within this one; they share their weights."""
+        if span == self.span:
+            return self
+        first = self.span.start
+        blocks = [self.get_submodule(f"blocks.{number - first}") for number in span]
+        return BlockStack(self.config, span, blocks, self.dtype, self.device)
 
     def new_cache(self, max_tokens: int) -> KVCache:
         """An empty cache over the span for a context of at most ``max_tokens``.
@@ -95,6 +105,9 @@ class BlockStack(nn.Module):
         """
         if cache.span != self.span:
             raise ValueError(f"a cache of blocks {cache.span} for blocks {self.span}")
+        wanted = (cache.batch, hidden.shape[1], self.config.d_model)
+        if hidden.shape != wanted or not hidden.shape[1] or hidden.dtype != self.dtype:
+            raise ValueError(f"hidden states of {hidden.dtype} {tuple(hidden.shape)}")
         tokens = hidden.shape[1]
         with torch.inference_mode():
             hidden = hidden.to(self.device)

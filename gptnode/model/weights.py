@@ -31,9 +31,7 @@ __all__ = ["WeightIndex"]
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
 SAMPLE_BYTES: Final = 64
-NOT_COMPUTED: Final = frozenset(
-    {"bos_id", "eos_ids", "dtype", "max_positions", "vocab_size", "tie_embeddings"}
-)
+NOT_COMPUTED: Final = frozenset({"bos_id", "eos_ids", "dtype", "max_positions", "vocab_size"})
 """Fields of ModelConfig that the fingerprint leaves out: text, or told by the tensors."""
 
 
@@ -192,10 +190,9 @@ def _map_tensor(entry: TensorEntry) -> Tensor:
         raise ModelFileError(f"{entry.where} can't be mapped ({error})") from error
     count = math.prod(entry.shape)
     if before % dtype.itemsize:
-        # A header of odd length: torch wants whole elements to be aligned.
-        return torch.frombuffer(bytearray(pages[before:]), dtype=dtype, count=count).view(
-            entry.shape
-        )
+        # A header of odd length: kernels want elements to be aligned.
+        aligned = bytearray(memoryview(pages)[before:])
+        return torch.frombuffer(aligned, dtype=dtype, count=count).view(entry.shape)
     return torch.frombuffer(pages, dtype=dtype, count=count, offset=before).view(entry.shape)
 
 

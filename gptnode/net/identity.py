@@ -1,8 +1,8 @@
 """A node's identity: one Ed25519 key in one file that only its owner may read.
 
-The file is PKCS #8 PEM, as `openssl genpkey -algorithm ed25519` writes it: people and secret scanners
-know it for a private key at sight, any tool can read or make one, and it outlives the library that
-happens to carry our connections (py-libp2p's own form differs from the specification's).
+The file is PKCS #8 PEM, as `openssl genpkey -algorithm ed25519` writes it: people and secret
+scanners know it for a private key at sight, any tool can read or make one, and it outlives the
+library that happens to carry our connections (py-libp2p's own form isn't the specification's).
 
 Knows files and keys. Knows no sockets, and doesn't import libp2p, whose import takes a third of a
 second: the peer id is computed here (https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md).
@@ -22,7 +22,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gptnode.errors import IdentityError
 
-__all__ = ["Identity", "create_identity", "load_identity", "load_or_create_identity", "short_peer_id"]
+__all__ = [
+    "Identity",
+    "create_identity",
+    "load_identity",
+    "load_or_create_identity",
+    "short_peer_id",
+]
 
 # A PEM of an Ed25519 key has about 120 bytes; comments may stand before it.
 MAX_FILE_BYTES = 16 * 1024
@@ -58,15 +64,15 @@ class Identity:
 
 
 def short_peer_id(peer_id: str) -> str:
-    """A peer id short enough for a message; all of ours begin alike, so the end tells them apart."""
+    """A peer id short enough for a message; they all begin alike, so the end tells them apart."""
     return peer_id if len(peer_id) <= 16 else f"{peer_id[:8]}…{peer_id[-6:]}"
 
 
 def create_identity(path: Path) -> Identity:
     """Make a key and write it to a new file, or raise IdentityError and leave nothing behind.
 
-    The file appears whole or not at all (written beside, synced, linked), with mode 0600 from its first
-    byte. Missing folders are made with mode 0700. An existing file is never overwritten.
+    The file appears whole or not at all (written beside, synced, linked), with mode 0600 from its
+    first byte. Missing folders are made with mode 0700. An existing file is never overwritten.
     """
     path = Path(path)
     key = Ed25519PrivateKey.generate()
@@ -107,9 +113,7 @@ def load_identity(path: Path) -> Identity:
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except TypeError:
-        raise IdentityError(
-            f"{path} is protected by a passphrase: use a key without one"
-        ) from None
+        raise IdentityError(f"{path} is protected by a passphrase: use a key without one") from None
     except (ValueError, UnsupportedAlgorithm):
         # The parser's own words may quote what it read.
         raise IdentityError(
@@ -168,7 +172,7 @@ def _write_exclusively(path: Path, data: bytes) -> None:
 
 
 def _read_private(path: Path) -> bytes:
-    """The bytes of ``path``, judged by the open file and not by its name (no gap between the two)."""
+    """The bytes of ``path``, judged by the open file and not by its name: no gap between them."""
     # Without O_NONBLOCK, opening a pipe would wait for a writer.
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -182,7 +186,8 @@ def _read_private(path: Path) -> bytes:
             )
         if status.st_size > MAX_FILE_BYTES:
             raise IdentityError(
-                f"{path} is too large for an identity ({status.st_size:,} bytes): name the right file"
+                f"{path} is too large for an identity ({status.st_size:,} bytes):"
+                " name the right file"
             )
         return os.read(fd, MAX_FILE_BYTES)
     finally:

@@ -58,10 +58,10 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
         self._raw = raw
         self._tails: dict[int, _Tail] = {}
 
-    # -- opening and accepting ------------------------------------------------------------------------
+    # -- opening and accepting -------------------------------------------------------------------
 
     async def open(self) -> Any:
-        """A new stream; BrokenResourceError where the connection is lost or has too many of them."""
+        """A new stream, or BrokenResourceError: connection lost, or too many streams on it."""
         if self.event_shutting_down.is_set():
             raise trio.BrokenResourceError("the connection is lost")
         if len(self.streams) >= OPEN_STREAMS_LIMIT:
@@ -80,18 +80,15 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
         except MuxedConnUnavailable:
             raise trio.EndOfChannel from None
 
-    # -- reading --------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------
 
     async def wait_readable(self, stream: Any) -> None:
         """Wait until there are bytes, or the end of the stream, or ``wake``."""
-        while self._is_quiet(stream):
-            event = self.stream_events.get(stream.stream_id)
-            if event is None:
-                return
+        event = self.stream_events.get(stream.stream_id)
+        if event is not None and self._is_quiet(stream):
             if event.is_set():  # left over from bytes that were read since
                 event = self.stream_events[stream.stream_id] = trio.Event()
             await event.wait()
-            return
 
     def wake(self, stream: Any) -> None:
         """Let ``wait_readable`` return."""
@@ -102,7 +99,7 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
     async def take(self, stream: Any, max_bytes: int) -> bytes | None:
         """What is there, at most ``max_bytes``; b"" at the end of the stream; None: nothing yet.
 
-        Raises BrokenResourceError after a reset or a lost connection, when all bytes have been taken.
+        Raises BrokenResourceError after a reset or a lost connection, once all bytes are taken.
         """
         sid = stream.stream_id
         tail = self._tails.get(sid)
@@ -122,7 +119,7 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
             raise trio.BrokenResourceError("the peer reset the stream")
         if stream.recv_closed:
             return b""
-        if unread is None or self.event_shutting_down.is_set():
+        if unread is None or stream.closed or self.event_shutting_down.is_set():
             raise trio.BrokenResourceError("the connection was lost")
         return None
 
@@ -136,7 +133,7 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
         )
 
     async def _opened_window(self, stream: Any, n_bytes: int) -> None:
-        """After a read: let the peer send as much again; drop the books of a stream that is done."""
+        """After a read: let the peer send as much again; drop the books of a done stream."""
         try:
             if stream.closed:
                 await self._finalize_stream(stream, fully_closed=True)
@@ -145,7 +142,7 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
         except Exception:  # the connection is lost: the next read says so
             self._raw.close_now()
 
-    # -- writing --------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------
 
     async def wait_writable(self, stream: Any) -> None:
         """Wait until the peer's window and the outbox have room, or raise BrokenResourceError."""
@@ -161,22 +158,22 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
                     await self._raw.wait_read_done()
 
     async def send(self, stream: Any, data: memoryview) -> int:
-        """Send some of ``data``, after ``wait_writable``; returns how many bytes. One task a stream."""
+        """Send some of ``data``, after ``wait_writable``; returns how many bytes.
+
+        Not cancelled, for it doesn't wait: a frame is sent whole or not at all.
+        """
         n_bytes = min(len(data), WRITE_BYTES, stream.send_window)
-        try:
-            await stream.write(bytes(data[:n_bytes]))
-        except Exception as error:
-            raise trio.BrokenResourceError(str(error)) from error
-        return n_bytes
+        with trio.CancelScope(shield=True):
+            try:
+                await stream.write(bytes(data[:n_bytes]))
+            except Exception as error:
+                raise trio.BrokenResourceError(str(error)) from error
+        return int(n_bytes)
 
-    # -- ending ---------------------------------------------------------------------------------------
-
-    def is_done(self, stream: Any) -> bool:
-        """Whether the peer has said all it will, and nothing of it is unread."""
-        return not self._is_quiet(stream) and not self.stream_buffers.get(stream.stream_id)
+    # -- ending ----------------------------------------------------------------------------------
 
     async def finish(self, stream: Any) -> None:
-        """Say that nothing more will be sent (FIN). Doesn't wait; never raises for a lost connection."""
+        """Say that nothing more will be sent (FIN). Doesn't wait, doesn't raise."""
         with trio.CancelScope(shield=True):
             try:
                 await stream.close()
@@ -184,7 +181,7 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
                 self._raw.close_now()
 
     async def reset(self, stream: Any) -> None:
-        """End the stream in both directions (RST). Doesn't wait; never raises for a lost connection."""
+        """End the stream in both directions (RST). Doesn't wait, doesn't raise."""
         self._tails.pop(stream.stream_id, None)
         with trio.CancelScope(shield=True):
             try:
@@ -198,7 +195,7 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
             except Exception:
                 self._raw.close_now()
 
-    # -- changed in the stock class -------------------------------------------------------------------
+    # -- changed in the stock class --------------------------------------------------------------
 
     async def _read_data_body(self, length: int) -> bytes:
         buffered = sum(map(len, self.stream_buffers.values()))

@@ -1,15 +1,15 @@
-"""A TCP socket in the shape that libp2p's handshake and muxer want, without the traps of its own one.
+"""A TCP socket as libp2p's handshake and muxer want it, without the traps of the library's own.
 
 Two things differ from ``libp2p.io.trio.TrioTCPStream``, and four traps of py-libp2p go with them:
 
-- *Reads* take what the socket has and hand out exactly what was asked for, so no reader gives up after
-  100 partial reads; before the peer is authenticated they are bounded in size and in sum, so that a
-  stranger's length prefix allocates nothing.
+- *Reads* take what the socket has and hand out exactly what was asked for, so no reader gives up
+  after 100 partial reads; before the peer is authenticated they are bounded in size and in sum, so
+  that a stranger's length prefix allocates nothing.
 - *Writes* append to an outbox and never wait; one task empties it. A write that is cancelled is
-  therefore on the wire whole or not at all (elsewhere half a Noise record kills the connection), and the
-  muxer, which answers pings and opens windows between two reads, can't be stopped by a peer that writes
-  without reading (elsewhere both sides then wait for ever). Whoever has much to say calls
-  ``wait_room`` first: that is the back pressure.
+  therefore on the wire whole or not at all (elsewhere half a Noise record ends the connection), and
+  the muxer, which answers pings and opens windows between two reads, can't be stopped by a peer
+  that writes without reading (elsewhere both sides then wait for ever). Whoever has much to say
+  calls ``wait_room`` first: that is the back pressure.
 
 Knows sockets. Knows no keys, streams or peers.
 """
@@ -38,7 +38,7 @@ OUTBOX_LIMIT_BYTES = 16 * 1024 * 1024
 class SocketConnection(IRawConnection):  # type: ignore[misc]
     """One connected socket; owned by whoever made it, who closes it.
 
-    Until ``start_outbox`` runs, writes go straight to the socket (the handshake, under its deadline).
+    Until ``start_outbox``, writes go straight to the socket (the handshake, under its deadline).
     """
 
     def __init__(self, stream: trio.SocketStream, *, is_initiator: bool) -> None:
@@ -57,7 +57,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         self._read_done = trio.lowlevel.ParkingLot()
         _find_vanished_peers(stream.socket)
 
-    # -- reading ------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------
 
     async def read(self, n: int | None = None) -> bytes:
         """Exactly ``n`` bytes; fewer only at the end of the connection."""
@@ -94,10 +94,10 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         return ConnectionClosedError(why, transport="tcp")
 
     async def wait_read_done(self) -> None:
-        """Wait until the reader asks for more, that is until all it got before has been dealt with."""
+        """Wait until the reader asks for more: what it got before has been dealt with then."""
         await self._read_done.park()
 
-    # -- writing ------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------
 
     async def write(self, data: bytes) -> None:
         """Put ``data`` into the outbox at once (no checkpoint), or raise ConnectionClosedError."""
@@ -134,13 +134,13 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         self._authenticated = True
 
     async def run_outbox(self) -> None:
-        """Send what is in the outbox until the connection ends; closes it when it does. Never raises."""
+        """Send what is in the outbox until the connection ends; then close it. Never raises."""
         try:
             while not self._closed:
                 if self._outbox:
                     batch, self._outbox = self._outbox, bytearray()
                     self._sending_bytes = len(batch)
-                    await self._stream.send_all(batch)
+                    await self._stream.send_all(memoryview(batch))
                     self._sending_bytes = 0
                     self._outbox_moved.unpark_all()
                 elif self._finishing:
@@ -165,7 +165,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         finally:
             self.close_now()
 
-    # -- the end ------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------
 
     @property
     def is_closed(self) -> bool:
@@ -184,7 +184,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         """As ``close_now``, in libp2p's words."""
         self.close_now()
 
-    # -- what libp2p asks beside ---------------------------------------------------------------------
+    # -- what libp2p asks beside -----------------------------------------------------------------
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """Host and port of the other end, for IPv4 and IPv6."""
@@ -204,7 +204,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
 
 
 def _find_vanished_peers(sock: trio.socket.SocketType) -> None:
-    """Let the kernel end a connection whose other machine is gone: idle after 25 s, sending after 20 s.
+    """Let the kernel end a connection whose other machine is gone, after 20 to 25 s.
 
     A frozen process is not gone to the kernel: heartbeats in the sessions find that.
     """

@@ -45,8 +45,8 @@ class PeerStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``, waiting as long as the peer's window and the network take.
 
-        Cancelled half-way, part of ``data`` has been sent: the stream is reset then, so that the peer
-        never takes what follows for the rest. The connection and its other streams go on.
+        Cancelled half-way, part of ``data`` has been sent: the stream is reset then, so that the
+        peer never takes what follows for the rest. The connection and its other streams go on.
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -57,6 +57,7 @@ class PeerStream(trio.abc.Stream):
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_open()
             while rest:
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await self._muxer.wait_writable(self._muxed)
                 sent = await self._muxer.send(self._muxed, rest)
                 rest = rest[sent:]

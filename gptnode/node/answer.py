@@ -54,8 +54,14 @@ class Answering:
     Cancelling leaves ``result()`` at what was shown.
     """
 
-    def __init__(self, generator: Generator, tokenizer: Tokenizer, end_ids: frozenset[int],
-                 prompt_ids: Sequence[int], settings: AnswerSettings) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        tokenizer: Tokenizer,
+        end_ids: frozenset[int],
+        prompt_ids: Sequence[int],
+        settings: AnswerSettings,
+    ) -> None:
         """``end_ids`` are the tokens that end a turn.
 
         Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import torch
@@ -57,7 +58,7 @@ class ServedModel:
     stacks: tuple[BlockStack, ...]
 
 
-class Refusal(Exception):  # noqa: N818 - an answer to the peer, not an error of this node
+class Refusal(Exception):
     """A request that gets a Failure for an answer, which ends the session."""
 
     def __init__(self, code: ErrorCode, message: str, retry_after_s: float = 0.0) -> None:
@@ -69,7 +70,7 @@ class Refusal(Exception):  # noqa: N818 - an answer to the peer, not an error of
 
 
 class KVBudget:
-    """How much memory the caches of all sessions may reserve together, and how many there may be."""
+    """How many sessions there may be, and what their caches may reserve together."""
 
     def __init__(self, max_bytes: int, max_sessions: int) -> None:
         """Both limits hold from the opening of a session to its end."""
@@ -128,7 +129,9 @@ class BlockServer:
                 await self._session(channel, log)
             except Refusal as refusal:
                 log.warning("refused", code=refusal.code.name, reason=refusal.message)
-                await channel.fail(refusal.code, refusal.message, retry_after_s=refusal.retry_after_s)
+                await channel.fail(
+                    refusal.code, refusal.message, retry_after_s=refusal.retry_after_s
+                )
             except NetworkError as error:
                 log.info("session lost", reason=error.detail)
             except ProtocolError as error:
@@ -140,8 +143,9 @@ class BlockServer:
             finally:
                 await channel.aclose()
 
-    async def _session(self, channel: ServerChannel, log: structlog.typing.FilteringBoundLogger
-                       ) -> None:
+    async def _session(
+        self, channel: ServerChannel, log: structlog.typing.FilteringBoundLogger
+    ) -> None:
         first = await channel.receive()
         if isinstance(first, Close):
             return
@@ -157,7 +161,9 @@ class BlockServer:
             await channel.send(
                 Opened(key.fingerprint, stack.span, self._epoch, max_tokens, MAX_CHUNK_TOKENS)
             )
-            log.info("session opened", model=key.name, blocks=str(stack.span), max_tokens=max_tokens)
+            log.info(
+                "session opened", model=key.name, blocks=str(stack.span), max_tokens=max_tokens
+            )
             await self._serve_steps(channel, served.source, stack, cache)
             log.info("session closed", tokens=cache.length)
 
@@ -184,12 +190,11 @@ class BlockServer:
             if stack.span.covers(request.span):
                 return served, stack.part(request.span)
         held = ", ".join(str(stack.span) for stack in served.stacks)
-        raise Refusal(
-            ErrorCode.NO_SPAN, f"serves blocks {held} of {key.name}, not {request.span}"
-        )
+        raise Refusal(ErrorCode.NO_SPAN, f"serves blocks {held} of {key.name}, not {request.span}")
 
-    async def _serve_steps(self, channel: ServerChannel, source: ModelSource, stack: BlockStack,
-                           cache: KVCache) -> None:
+    async def _serve_steps(
+        self, channel: ServerChannel, source: ModelSource, stack: BlockStack, cache: KVCache
+    ) -> None:
         while True:
             request = await channel.receive()
             if isinstance(request, Close):
@@ -198,13 +203,14 @@ class BlockServer:
                 await channel.send(await self._step(request, source, stack, cache))
             elif isinstance(request, Truncate):
                 length = min(request.length, cache.length)
-                await self._lane.run(lambda length=length: cache.truncate(length))
+                await self._lane.run(partial(cache.truncate, length))
                 await channel.send(Truncated(length))
             else:
                 raise Refusal(ErrorCode.PROTOCOL, "a session is opened once")
 
-    async def _step(self, request: Step, source: ModelSource, stack: BlockStack, cache: KVCache
-                    ) -> Stepped:
+    async def _step(
+        self, request: Step, source: ModelSource, stack: BlockStack, cache: KVCache
+    ) -> Stepped:
         key = source.key
         shape = request.hidden.shape
         if request.position > cache.length:

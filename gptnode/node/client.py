@@ -111,7 +111,9 @@ class Client:
             UsageError: there is no map.
         """
         if self._map_path is None:
-            raise UsageError("there is no BlocksMap to reload: this chat runs on this machine alone")
+            raise UsageError(
+                "there is no BlocksMap to reload: this chat runs on this machine alone"
+            )
         blocks_map = read_blocks_map(self._map_path)
         blocks_map.model(self.model_name)
         blocks_map.check_blocks(self.model_name, self.model_config.n_blocks)

@@ -8,6 +8,7 @@ rest. A hop that fails costs a new pipeline and a prefill, never a token.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -27,8 +28,15 @@ class Generator:
     Resource handling: sessions stay open between answers, with their caches; ``forget`` ends them.
     """
 
-    def __init__(self, embedding: Embedding, head: Head, swarm: Swarm, lane: ComputeLane,
-                 device: torch.device, max_tokens: int) -> None:
+    def __init__(
+        self,
+        embedding: Embedding,
+        head: Head,
+        swarm: Swarm,
+        lane: ComputeLane,
+        device: torch.device,
+        max_tokens: int,
+    ) -> None:
         """``max_tokens``: the longest context, for which peers are asked to reserve room."""
         self.max_tokens = max_tokens
         self.prefilled_tokens = 0
@@ -70,7 +78,7 @@ class Generator:
         for start in range(keep, len(ids), PREFILL_CHUNK_TOKENS):
             self.prefilled_tokens = start
             chunk = ids[start : start + PREFILL_CHUNK_TOKENS]
-            embedded = await self._lane.run(lambda chunk=chunk: self._embed(chunk))
+            embedded = await self._lane.run(partial(self._embed, chunk))
             hidden = await self._pipeline.forward(embedded.value, start)
             self._cached.extend(chunk)
         self.prefilled_tokens = len(ids)
@@ -79,7 +87,8 @@ class Generator:
         return sampled.value
 
     def _embed(self, ids: list[int]) -> torch.Tensor:
-        return self._embedding(torch.tensor([ids], device=self._device))
+        embedded: torch.Tensor = self._embedding(torch.tensor([ids], device=self._device))
+        return embedded
 
     async def _drop_pipeline(self) -> None:
         pipeline, self._pipeline = self._pipeline, None

@@ -57,9 +57,9 @@ class ModelSource:
         """The blocks of ``span`` and no others."""
         return load_blocks(self.index, self.config, span, self.key.dtype, self.device)
 
-    def load_head(self) -> Head:
-        """(B, T, D) -> logits (B, V) of the last position."""
-        return load_head(self.index, self.config, self.key.dtype, self.device)
+    def load_head(self, embedding: Embedding) -> Head:
+        """(B, T, D) -> logits (B, V) of the last position; shares a tied ``embedding``."""
+        return load_head(self.index, self.config, self.key.dtype, self.device, tied=embedding)
 
 
 def open_device(name: str) -> torch.device:
@@ -76,7 +76,9 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def open_model(name: str, folder: Path, dtype_name: str | None, device: torch.device) -> ModelSource:
+def open_model(
+    name: str, folder: Path, dtype_name: str | None, device: torch.device
+) -> ModelSource:
     """Read config and tensor headers of the model in ``folder``.
 
     Args:

@@ -15,7 +15,7 @@ from gptnode.span import Span
 __all__ = ["HopFailure", "Pipeline"]
 
 
-class HopFailure(Exception):  # noqa: N818 - an event of the route; a user is shown its cause
+class HopFailure(Exception):
     """The hop of ``peer_id`` failed with ``cause``: the route has to be made again without it."""
 
     def __init__(self, peer_id: str, span: Span, cause: GptNodeError, *, was_open: bool) -> None:

@@ -74,7 +74,7 @@ async def open_client(
         async with background_nursery() as nursery, _dialler(config, blocks_map, allow) as host:
             swarm = Swarm(source, lane, nursery, report, allow, blocks_map=blocks_map, host=host)
             embedding = (await lane.run(source.load_embedding)).value
-            head = (await lane.run(source.load_head)).value
+            head = (await lane.run(lambda: source.load_head(embedding))).value
             generator = Generator(embedding, head, swarm, lane, source.device, max_tokens)
             try:
                 yield Client(
@@ -108,9 +108,7 @@ async def serve(config: ServeConfig, *, ready: Callable[[ReadyInfo], None]) -> N
     blocks_map = read_blocks_map(config.map_path)
     identity = load_identity(config.identity_path)
     assigned = _assigned(blocks_map, identity)
-    sources = [
-        (_open_source(config, entry, blocks_map), spans) for entry, spans in assigned
-    ]
+    sources = [(_open_source(config, entry, blocks_map), spans) for entry, spans in assigned]
     for source, _ in sources:
         blocks_map.check_blocks(source.key.name, source.config.n_blocks)
     allow = AllowList(blocks_map)
@@ -122,8 +120,9 @@ async def serve(config: ServeConfig, *, ready: Callable[[ReadyInfo], None]) -> N
             identity, listen=listen, allow=allow.allows, handler=server.handle
         ) as host:
             for source, spans in sources:
-                stacks = [(await lane.run(partial(source.load_blocks, span))).value
-                          for span in spans]
+                stacks = [
+                    (await lane.run(partial(source.load_blocks, span))).value for span in spans
+                ]
                 server.models[source.key.name] = ServedModel(source, tuple(stacks))
             server.loading = False
             ready(

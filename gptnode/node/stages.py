@@ -86,9 +86,7 @@ class LocalStage:
 
     async def forward(self, hidden: Tensor, position: int) -> Tensor:
         """See ``Stage``."""
-        work = await self._lane.run(
-            lambda: step_blocks(self._stack, self._cache, hidden, position)
-        )
+        work = await self._lane.run(lambda: step_blocks(self._stack, self._cache, hidden, position))
         return work.value
 
     async def truncate(self, length: int) -> None:
@@ -107,8 +105,9 @@ class RemoteStage:
     them, and the peer frees the cache.
     """
 
-    def __init__(self, peer_id: str, label: str, model: ModelKey, opened: Opened,
-                 channel: ClientChannel) -> None:
+    def __init__(
+        self, peer_id: str, label: str, model: ModelKey, opened: Opened, channel: ClientChannel
+    ) -> None:
         """Use ``open``."""
         self.peer_id = peer_id
         self.span = opened.span
@@ -119,8 +118,16 @@ class RemoteStage:
         self._channel = channel
 
     @classmethod
-    async def open(cls, host: Host, peer_id: str, label: str, span: Span, model: ModelKey,
-                   max_tokens: int, nursery: trio.Nursery) -> RemoteStage:
+    async def open(
+        cls,
+        host: Host,
+        peer_id: str,
+        label: str,
+        span: Span,
+        model: ModelKey,
+        max_tokens: int,
+        nursery: trio.Nursery,
+    ) -> RemoteStage:
         """Open a session for ``span`` with a peer that ``host`` is connected to.
 
         Raises:

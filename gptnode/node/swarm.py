@@ -197,9 +197,7 @@ class Swarm:
         if self.blocks_map is None:
             return Route(self._source.key.name, (Hop((), Span(0, n_blocks)),))
         own_id = self._host.peer_id if self._host is not None else None
-        return plan_route(
-            self.blocks_map, self._source.key.name, n_blocks, down=down, local=own_id
-        )
+        return plan_route(self.blocks_map, self._source.key.name, n_blocks, down=down, local=own_id)
 
     def _best_route(self) -> Route | None:
         try:
@@ -207,8 +205,9 @@ class Swarm:
         except RouteError:
             return None
 
-    async def _open_stages(self, route: Route, max_tokens: int
-                           ) -> tuple[tuple[Stage, ...], list[HopFailure]]:
+    async def _open_stages(
+        self, route: Route, max_tokens: int
+    ) -> tuple[tuple[Stage, ...], list[HopFailure]]:
         """Open all hops at once; the stages that opened, in order, and the failures."""
         stages: dict[int, Stage] = {}
         failures: list[HopFailure] = []

@@ -15,7 +15,7 @@ __all__ = ["check_hidden", "from_wire", "to_wire"]
 def to_wire(hidden: Tensor) -> WireTensor:
     """``hidden`` (B, T, D) as row-major bytes of its own dtype; shares memory where it can."""
     flat = hidden.detach().to("cpu").contiguous().view(-1).view(torch.uint8)
-    return WireTensor(dtype_name(hidden.dtype), tuple(hidden.shape), memoryview(flat.numpy()))
+    return WireTensor(dtype_name(hidden.dtype), tuple(hidden.shape), flat.numpy().data)
 
 
 def from_wire(tensor: WireTensor, device: torch.device) -> Tensor:

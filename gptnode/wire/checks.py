@@ -68,7 +68,7 @@ def check_span(field: str, value: object) -> None:
 
 
 def clean_text(text: str, *, longest: int) -> str:
-    """``text`` on one line, at most ``longest`` characters, with spaces for what can't be printed."""
+    """``text`` on one line of at most ``longest`` characters, spaces for what isn't printable."""
     # Cut first, so that a hostile text is not walked to its end.
     printable = "".join(char if char.isprintable() else " " for char in text[: 4 * longest])
     return " ".join(printable.split())[:longest].rstrip()

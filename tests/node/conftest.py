@@ -122,9 +122,7 @@ class MemoryHost:
         self._scopes: dict[str, list[trio.CancelScope]] = {}
         self._connected: set[str] = set()
 
-    async def connect(
-        self, peer_id: str, addrs: Sequence[str], *, timeout_s: float = 5.0
-    ) -> None:
+    async def connect(self, peer_id: str, addrs: Sequence[str], *, timeout_s: float = 5.0) -> None:
         await trio.lowlevel.checkpoint()
         self.dialled.append(peer_id)
         if peer_id not in self.servers:

@@ -21,11 +21,12 @@ from gptnode.wire.messages import NextHop, Open, Opened, Step, Truncate
 from .conftest import MemoryHost
 
 D = 32
+ALL = Span(0, 4)
 CPU = torch.device("cpu")
 MakeServer = Callable[..., BlockServer]
 
 
-def open_for(source: ModelSource, span: Span = Span(0, 4), **changes: object) -> Open:
+def open_for(source: ModelSource, span: Span = ALL, **changes: object) -> Open:
     fields = {
         "model": "tiny",
         "fingerprint": source.key.fingerprint,
@@ -37,8 +38,9 @@ def open_for(source: ModelSource, span: Span = Span(0, 4), **changes: object) ->
 
 
 @asynccontextmanager
-async def session(host: MemoryHost, peer_id: str, request: Open
-                  ) -> AsyncIterator[tuple[ClientChannel, Opened]]:
+async def session(
+    host: MemoryHost, peer_id: str, request: Open
+) -> AsyncIterator[tuple[ClientChannel, Opened]]:
     channel = ClientChannel(await host.open_stream(peer_id))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.run)
@@ -206,7 +208,7 @@ async def test_a_lost_stream_gives_the_cache_back(
         await trio.aclose_forcefully(stream)
         nursery.cancel_scope.cancel()
     with trio.fail_after(5):
-        while isinstance(await refused_or_none(host, source), PeerBusyError):
+        while isinstance(await refused_or_none(host, source), PeerBusyError):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 import trio
+import trio.testing
 
 from gptnode.node.compute import ComputeLane
 
@@ -78,15 +81,13 @@ async def test_times_tell_waiting_from_working(lane: ComputeLane) -> None:
 
 
 async def test_a_finished_step_keeps_nothing_alive(lane: ComputeLane) -> None:
-    import gc
-    import weakref
-
     class Cache:
-        pass
+        def step(self) -> None:
+            pass
 
     cache = Cache()
     gone = weakref.ref(cache)
-    await lane.run(lambda: id(cache))
+    await lane.run(cache.step)
     await lane.run(lambda: None)
     del cache
     gc.collect()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import trio
+from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, RouteEntry
 
 from gptnode.errors import PeerUnreachableError, RouteError
 from gptnode.model.sampler import Sampler, Sampling
@@ -16,7 +17,6 @@ from gptnode.node.compute import ComputeLane
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
 from gptnode.node.swarm import Swarm
-from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, RouteEntry
 from gptnode.span import Span
 
 from .conftest import MemoryHost
@@ -46,13 +46,33 @@ def make_map(*routes: tuple[str, tuple[str, ...]]) -> BlocksMap:
 class Bench:
     """A generator and what it is made of."""
 
-    def __init__(self, source: ModelSource, lane: ComputeLane, nursery: trio.Nursery,
-                 blocks_map: BlocksMap | None = None, host: MemoryHost | None = None) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        lane: ComputeLane,
+        nursery: trio.Nursery,
+        blocks_map: BlocksMap | None = None,
+        host: MemoryHost | None = None,
+    ) -> None:
         self.reports: list[str] = []
-        self.swarm = Swarm(source, lane, nursery, self.reports.append, AllowList(blocks_map),
-                           blocks_map=blocks_map, host=host)  # type: ignore[arg-type]
-        self.generator = Generator(source.load_embedding(), source.load_head(), self.swarm, lane,
-                                   torch.device("cpu"), max_tokens=256)
+        self.swarm = Swarm(
+            source,
+            lane,
+            nursery,
+            self.reports.append,
+            AllowList(blocks_map),
+            blocks_map=blocks_map,
+            host=host,
+        )  # type: ignore[arg-type]
+        embedding = source.load_embedding()
+        self.generator = Generator(
+            embedding,
+            source.load_head(embedding),
+            self.swarm,
+            lane,
+            torch.device("cpu"),
+            max_tokens=256,
+        )
 
     async def greedy(self, ids: list[int], n: int) -> list[int]:
         sampler = Sampler(Sampling(temperature=0.0))
@@ -67,8 +87,14 @@ async def whole(source: ModelSource, lane: ComputeLane, nursery: trio.Nursery) -
     return Bench(source, lane, nursery)
 
 
-def swarm_of(source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-             make_server: MakeServer, *routes: tuple[str, tuple[str, ...]]) -> Bench:
+def swarm_of(
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    *routes: tuple[str, tuple[str, ...]],
+) -> Bench:
     blocks_map = make_map(*routes)
     for peer in blocks_map.peers:
         spans = blocks_map.spans_of(peer.id, "tiny")
@@ -78,29 +104,46 @@ def swarm_of(source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
 async def test_two_peers_give_the_tokens_of_one_node(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench, cut: int,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
+    cut: int,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     (f"0-{cut - 1}", ("anna",)), (f"{cut}-3", ("ben",)))
+    split = swarm_of(
+        source,
+        lane,
+        nursery,
+        host,
+        make_server,
+        (f"0-{cut - 1}", ("anna",)),
+        (f"{cut}-3", ("ben",)),
+    )
     assert await split.greedy(PROMPT, 12) == await whole.greedy(PROMPT, 12)
     assert set(host.dialled) == {"anna", "ben"}
 
 
 async def test_a_client_that_is_a_peer_runs_its_own_blocks(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("client",)), ("2-3", ("ben",)))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("client",)), ("2-3", ("ben",))
+    )
     assert await split.greedy(PROMPT, 8) == await whole.greedy(PROMPT, 8)
     assert set(host.dialled) == {"ben"}
     assert [hop.state for hop in split.swarm.hops()] == ["local", "connected"]
 
 
-async def test_a_changed_beginning_is_computed_again(whole: Bench, source: ModelSource,
-                                                     lane: ComputeLane, nursery: trio.Nursery
-                                                     ) -> None:
+async def test_a_changed_beginning_is_computed_again(
+    whole: Bench, source: ModelSource, lane: ComputeLane, nursery: trio.Nursery
+) -> None:
     await whole.greedy(PROMPT, 5)
     other = [*PROMPT[:3], 50, 51, 52]
     fresh = Bench(source, lane, nursery)
@@ -108,22 +151,33 @@ async def test_a_changed_beginning_is_computed_again(whole: Bench, source: Model
 
 
 async def test_a_prompt_of_many_chunks_gives_the_same_split_or_not(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench, monkeypatch: pytest.MonkeyPatch,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gptnode.node.generator.PREFILL_CHUNK_TOKENS", 8)
     prompt = [(7 * i) % 60 + 2 for i in range(50)]
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben",)))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
+    )
     assert await split.greedy(prompt, 6) == await whole.greedy(prompt, 6)
 
 
 async def test_a_replica_takes_over_mid_answer(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben", "cleo")))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben", "cleo"))
+    )
     begun = await split.greedy(PROMPT, 4)
     host.kill("ben")
     assert await split.greedy(begun, 8) == await whole.greedy(PROMPT, 12)
@@ -132,11 +186,16 @@ async def test_a_replica_takes_over_mid_answer(
 
 
 async def test_a_server_that_was_restarted_between_turns_is_used_again(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben",)))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
+    )
     begun = await split.greedy(PROMPT, 4)
     host.kill("ben")
     host.servers["ben"] = make_server(Span(2, 4))
@@ -144,11 +203,16 @@ async def test_a_server_that_was_restarted_between_turns_is_used_again(
 
 
 async def test_without_a_replica_the_cause_is_shown_and_the_next_try_can_work(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben",)))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
+    )
     begun = await split.greedy(PROMPT, 4)
     host.kill("ben")
     with pytest.raises(PeerUnreachableError, match="ben"):
@@ -158,11 +222,15 @@ async def test_without_a_replica_the_cause_is_shown_and_the_next_try_can_work(
 
 
 async def test_two_missing_peers_are_both_named(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
     make_server: MakeServer,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben", "cleo")))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben", "cleo"))
+    )
     host.kill("ben")
     host.kill("cleo")
     with pytest.raises(RouteError, match=r"ben.*cleo"):
@@ -170,11 +238,16 @@ async def test_two_missing_peers_are_both_named(
 
 
 async def test_a_loading_peer_is_waited_for(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben",)))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
+    )
     server = host.servers["ben"]
     models = dict(server.models)
     server.models.clear()
@@ -191,11 +264,16 @@ async def test_a_loading_peer_is_waited_for(
 
 
 async def test_a_cancelled_answer_leaves_the_context_consistent(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
-    make_server: MakeServer, whole: Bench,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben",)))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
+    )
     await split.greedy(PROMPT, 2)
     for delay_s in (0.0, 0.001, 0.002, 0.004):
         with trio.move_on_after(delay_s):
@@ -204,15 +282,19 @@ async def test_a_cancelled_answer_leaves_the_context_consistent(
 
 
 async def test_forgetting_ends_the_sessions_on_the_peers(
-    source: ModelSource, lane: ComputeLane, nursery: trio.Nursery, host: MemoryHost,
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
     make_server: MakeServer,
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server,
-                     ("0-1", ("anna",)), ("2-3", ("ben",)))
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
+    )
     await split.greedy(PROMPT, 2)
     budgets = [server._budget for server in host.servers.values()]
     assert [budget.sessions for budget in budgets] == [1, 1]
     await split.generator.forget()
     with trio.fail_after(5):
-        while any(budget.sessions or budget.reserved_bytes for budget in budgets):
+        while any(budget.sessions or budget.reserved_bytes for budget in budgets):  # noqa: ASYNC110
             await trio.sleep(0.005)

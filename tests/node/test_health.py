@@ -9,7 +9,9 @@ from gptnode.errors import PeerBusyError, PeerUnreachableError, StreamLostError
 from gptnode.node.health import DOWN_S, MAX_LOSSES, PeerHealth, TroubleKind
 
 
-async def test_a_peer_that_could_not_be_dialled_is_down_for_a_while(autojump_clock: MockClock) -> None:
+async def test_a_peer_that_could_not_be_dialled_is_down_for_a_while(
+    autojump_clock: MockClock,
+) -> None:
     health = PeerHealth()
     health.note("anna", PeerUnreachableError("refused"), was_open=False)
     assert health.avoid(TroubleKind.DOWN) == {"anna"}

@@ -1,0 +1,139 @@
+"""`gptnode`: the group of all commands, and the one place where errors become exit codes.
+
+Commands are imported when they are run, so that `gptnode --help` waits for neither torch nor
+libp2p. Nothing here knows what a command does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import click
+
+from gptnode import __version__
+from gptnode.cli.failures import report_failure
+
+__all__ = ["cli", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSource:
+    """Where a command is defined, and its line in the list of commands."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS = {
+    "chat": CommandSource(
+        "gptnode.cli.chat", "chat_command", "Chat over a swarm, or on this machine alone."
+    ),
+    "demo": CommandSource(
+        "gptnode.cli.demo", "demo_command", "Start a swarm on this machine and chat over it."
+    ),
+    "id": CommandSource(
+        "gptnode.cli.ident", "id_command", "Create or show this node's identity and addresses."
+    ),
+    "map": CommandSource("gptnode.cli.map", "map_group", "Check and show BlocksMap files."),
+    "serve": CommandSource(
+        "gptnode.cli.serve", "serve_command", "Serve the blocks that a BlocksMap gives this node."
+    ),
+}
+
+
+class Debugging:
+    """Whether somebody asked for tracebacks; the object of the click context."""
+
+    def __init__(self) -> None:
+        """Nobody did yet."""
+        self.wanted = False
+
+
+def _note_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Callback of --debug: it may stand before or after a subcommand, and once is enough."""
+    if value:
+        ctx.ensure_object(Debugging).wanted = True
+
+
+def _debug_option() -> click.Option:
+    """--debug as a parameter of one command."""
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        envvar="GPTNODE_DEBUG",
+        callback=_note_debug,
+        help="Show the traceback of an error.",
+    )
+
+
+def _with_debug(command: click.Command) -> click.Command:
+    """``command``, and all below it, with --debug."""
+    if all(param.name != "debug" for param in command.params):
+        command.params.append(_debug_option())
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            _with_debug(child)
+    return command
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when somebody runs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands by name."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command itself: this imports it."""
+        source = COMMANDS.get(cmd_name)
+        if source is None:
+            return None
+        command = getattr(importlib.import_module(source.module), source.attribute)
+        return _with_debug(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in --help, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in sorted(COMMANDS)])
+
+
+cli = LazyGroup(
+    name="gptnode",
+    help="Run one language model on several ordinary machines, block by block.",
+    epilog="`gptnode demo` shows all of it on this machine, without any set-up.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[_debug_option()],
+)
+click.version_option(__version__, prog_name="gptnode")(cli)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line (``sys.argv`` unless told) and exit.
+
+    The exit code is 0, that of the `GptNodeError`, 2 for usage errors, 70 for bugs, 130 after
+    Ctrl-C, 141 if nobody reads the output any more.
+    """
+    debugging = Debugging()
+    try:
+        # Not standalone: click would print usage errors in four lines and swallow EOFError.
+        code = cli.main(
+            args=None if argv is None else list(argv),
+            prog_name="gptnode",
+            standalone_mode=False,
+            obj=debugging,
+        )
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if debugging.wanted:
+            traceback.print_exc()
+        sys.exit(report_failure(error))
+    sys.exit(code if isinstance(code, int) else 0)

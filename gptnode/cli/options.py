@@ -1,0 +1,126 @@
+"""Options that several commands share, with their environment variables, and types for them.
+
+An option beats its environment variable. Files are not opened here: what is wrong with them is
+said, with its own exit code, by the code that reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = [
+    "ByteSize",
+    "default_identity_path",
+    "device_option",
+    "dtype_option",
+    "identity_option",
+    "map_option",
+    "model_dir_option",
+    "threads_option",
+]
+
+UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+    "t": 2**40,
+}
+
+
+class ByteSize(click.ParamType):
+    """``512MiB``, ``2GiB``, ``1.5GB`` or a plain number of bytes, as an int of at least 1."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes from text; a click usage error otherwise."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})", str(value).strip())
+        unit = UNITS.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            self.fail(f"{value!r} is no size; write 512MiB or 2GiB", param, ctx)
+        n_bytes = int(float(match[1]) * unit)
+        if n_bytes < 1:
+            self.fail(f"{value!r} is no memory at all; write 512MiB or 2GiB", param, ctx)
+        return n_bytes
+
+
+def default_identity_path(environment: Mapping[str, str] | None = None) -> Path:
+    """``$XDG_CONFIG_HOME/gptnode/identity.key``, which is ``~/.config/...`` for most people."""
+    settings = os.environ if environment is None else environment
+    config = settings.get("XDG_CONFIG_HOME") or ""
+    # The XDG specification says that a relative path is to be ignored.
+    base = Path(config) if Path(config).is_absolute() else Path.home() / ".config"
+    return base / "gptnode" / "identity.key"
+
+
+map_option = click.option(
+    "--map",
+    "map_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    envvar="GPTNODE_MAP",
+    show_envvar=True,
+    help="The BlocksMap that all nodes of the swarm share.",
+)
+
+identity_option = click.option(
+    "--identity",
+    "identity_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    envvar="GPTNODE_IDENTITY",
+    show_envvar=True,
+    help="The identity file of this node.  [default: ~/.config/gptnode/identity.key]",
+)
+
+model_dir_option = click.option(
+    "--model-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    envvar="GPTNODE_MODEL_DIR",
+    show_envvar=True,
+    help="The model folder on this machine; beats the path in the BlocksMap.",
+)
+
+device_option = click.option(
+    "--device",
+    default="cpu",
+    metavar="D",
+    envvar="GPTNODE_DEVICE",
+    show_envvar=True,
+    show_default=True,
+    help="Where to compute: cpu, cuda, cuda:1, mps.",
+)
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    envvar="GPTNODE_THREADS",
+    show_envvar=True,
+    help="Threads that compute.  [default: torch's choice]",
+)
+
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["bf16", "f16", "f32"]),
+    help="Compute in this dtype; beats the one in the BlocksMap and in the model's config.",
+)

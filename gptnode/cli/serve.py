@@ -1,0 +1,180 @@
+"""`gptnode serve`: a block server until somebody stops it.
+
+Standard output gets one line, ``ready ...``, once all blocks are served: scripts wait for it. Logs
+go to stderr. What serving is stands in `gptnode.node`; here are options, signals and that line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import trio
+
+from gptnode.cli.logs import LEVELS, set_up_logs
+from gptnode.cli.options import (
+    ByteSize,
+    default_identity_path,
+    device_option,
+    dtype_option,
+    identity_option,
+    map_option,
+    model_dir_option,
+    threads_option,
+)
+from gptnode.errors import UsageError
+from gptnode.node.config import ServeConfig
+
+if TYPE_CHECKING:
+    from gptnode.node.runtime import ReadyInfo
+
+__all__ = ["ready_line", "serve_command"]
+
+STDIN = 0
+STDIN_CHUNK_BYTES = 4096
+
+
+@click.command("serve")
+@map_option
+@identity_option
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="MULTIADDR",
+    envvar="GPTNODE_LISTEN",
+    show_envvar=True,
+    help="Listen here, e.g. /ip4/0.0.0.0/tcp/4001; may be given several times."
+    "  [default: all interfaces, on the port that the BlocksMap has for this node]",
+)
+@model_dir_option
+@device_option
+@threads_option
+@dtype_option
+@click.option(
+    "--max-sessions",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Chats served at the same time; more are told that this node is busy.",
+)
+@click.option(
+    "--kv-memory",
+    "kv_bytes",
+    type=ByteSize(),
+    default="2GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory for the keys and values of all chats together.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    envvar="GPTNODE_LOG_LEVEL",
+    show_envvar=True,
+    help="Log events of at least this level.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="GPTNODE_LOG_FORMAT",
+    show_envvar=True,
+    help="key=value pairs, or one JSON object a line.",
+)
+@click.option("--exit-with-stdin", is_flag=True, hidden=True, help="Stop when stdin ends.")
+def serve_command(
+    map_path: Path | None,
+    identity_path: Path | None,
+    listen: tuple[str, ...],
+    model_dir: Path | None,
+    device: str,
+    threads: int | None,
+    dtype: str | None,
+    max_sessions: int,
+    kv_bytes: int,
+    log_level: str,
+    log_format: str,
+    exit_with_stdin: bool,
+) -> None:
+    """Serve the blocks that a BlocksMap gives to this node, until SIGTERM or Ctrl-C.
+
+    Prints one line on standard output once it serves:
+
+        ready peer=ID blocks=MODEL:0-15 addrs=MULTIADDR,...
+
+    Only peers and clients of the BlocksMap are answered. A second signal ends it at once.
+    """
+    if map_path is None:
+        raise UsageError("`gptnode serve` needs a BlocksMap: --map FILE (or GPTNODE_MAP)")
+    set_up_logs(log_level, log_format)
+    config = ServeConfig(
+        map_path=map_path,
+        identity_path=identity_path or default_identity_path(),
+        listen=listen,
+        model_dir=model_dir,
+        dtype=dtype,
+        device=device,
+        threads=threads,
+        max_sessions=max_sessions,
+        kv_bytes=kv_bytes,
+    )
+    trio.run(_serve_until_stopped, config, exit_with_stdin, strict_exception_groups=True)
+
+
+def ready_line(info: ReadyInfo) -> str:
+    """The line that says what is served, and where."""
+    blocks = ",".join(f"{model}:{span}" for model, spans in info.blocks for span in spans)
+    return f"ready peer={info.peer_id} blocks={blocks} addrs={','.join(info.addrs)}"
+
+
+async def _serve_until_stopped(config: ServeConfig, exit_with_stdin: bool) -> None:
+    """Serves until a signal, or until stdin ends if that was asked for."""
+    with ExitStack() as at_exit:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_stop_on_signal, nursery.cancel_scope, at_exit)
+            if exit_with_stdin:
+                nursery.start_soon(_stop_with_stdin, nursery.cancel_scope)
+            # Imported here, because torch takes two seconds: a signal that comes meanwhile is kept.
+            import structlog
+
+            from gptnode.node.runtime import serve
+
+            log = structlog.get_logger("gptnode.cli")
+
+            def ready(info: ReadyInfo) -> None:
+                click.echo(ready_line(info))
+                log.info("serving", peer=info.peer_id, addrs=" ".join(info.addrs))
+
+            log.info("starting", map=str(config.map_path), identity=str(config.identity_path))
+            await serve(config, ready=ready)
+        log.info("stopped")
+
+
+async def _stop_on_signal(
+    scope: trio.CancelScope,
+    at_exit: ExitStack,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Cancels ``scope`` with the first signal; the next one ends the process on the spot."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _number in signals:
+            break
+    for number in (signal.SIGTERM, signal.SIGINT):
+        at_exit.callback(signal.signal, number, signal.signal(number, signal.SIG_DFL))
+    scope.cancel()
+
+
+async def _stop_with_stdin(scope: trio.CancelScope) -> None:
+    """Cancels ``scope`` when whoever holds the other end of stdin is gone, however it died."""
+    while await trio.to_thread.run_sync(os.read, STDIN, STDIN_CHUNK_BYTES, abandon_on_cancel=True):
+        pass
+    scope.cancel()

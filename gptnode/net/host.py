@@ -1,0 +1,298 @@
+"""Host: listens, dials, and gives streams to authenticated, allowed peers.
+
+Why not ``libp2p.new_host``: see docs/decisions/0002-libp2p-at-arms-length.md. libp2p's handshake,
+encryption and muxer are used (gptnode.net.handshake, .muxer), so that any libp2p node with Noise
+and Yamux can talk to us; the life of connections is a trio nursery here.
+
+Knows addresses, deadlines and limits. Knows no messages: what goes over a stream is its handler's.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from gptnode.errors import (
+    NetworkError,
+    PeerBusyError,
+    PeerRefusedError,
+    PeerTimeoutError,
+    PeerUnreachableError,
+)
+from gptnode.net.addresses import Endpoint, parse_endpoint, reachable_addrs
+from gptnode.net.dialing import dial_first, os_reason
+from gptnode.net.handshake import (
+    HandshakeError,
+    Handshaker,
+    NotAllowedError,
+    UnknownProtocolError,
+    agree_on_protocol,
+)
+from gptnode.net.identity import Identity, short_peer_id
+from gptnode.net.link import Link, StreamSlots
+from gptnode.net.socket_connection import SocketConnection
+from gptnode.net.stream import PeerStream
+
+__all__ = ["PROTOCOL", "Host", "PeerStream", "open_host"]
+
+PROTOCOL = "/gptnode/1.0.0"
+
+HANDSHAKE_S = 5.0
+# Strangers in the middle of a handshake; beyond it the oldest gives way, so idle sockets can't
+# keep a listed peer out.
+MAX_HANDSHAKES = 128
+# A restarted peer comes back while its dead connections still seem alive; the oldest gives way.
+MAX_LINKS_PER_PEER = 8
+SHUTDOWN_S = 0.5
+
+log = logging.getLogger("gptnode.net")
+
+
+class Host:
+    """The node on the network; ``open_host`` makes it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        allow: Callable[[str], bool],
+        handler: Callable[[PeerStream], Awaitable[None]] | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        """Use ``open_host``."""
+        self.peer_id = identity.peer_id
+        self._allow = allow
+        self._handler = handler
+        self._nursery = nursery
+        self._handshaker = Handshaker(identity, allow)
+        self._slots = StreamSlots()
+        self._links: dict[str, list[Link]] = {}
+        self._handshakes: dict[trio.CancelScope, None] = {}
+        self._dialling: dict[str, trio.Lock] = {}
+        self._bound: list[Endpoint] = []
+
+    def __repr__(self) -> str:
+        return f"<Host {self.peer_id}, {len(self.connected())} peers>"
+
+    @property
+    def addrs(self) -> tuple[str, ...]:
+        """Multiaddrs, with /p2p/ID, at which this node can be dialled; () if it doesn't listen."""
+        found = [addr for bound in self._bound for addr in reachable_addrs(bound, self.peer_id)]
+        return tuple(dict.fromkeys(found))
+
+    def connected(self) -> tuple[str, ...]:
+        """Ids of the authenticated peers with a live connection."""
+        return tuple(peer_id for peer_id in self._links if self._live_link(peer_id) is not None)
+
+    # -- dialling --------------------------------------------------------------------------------
+
+    async def connect(self, peer_id: str, addrs: Sequence[str], *, timeout_s: float = 5.0) -> None:
+        """Have a connection to ``peer_id``: the one there is, or one to an address that works.
+
+        Addresses are tried in order; each gets an equal part of the time that is left. Raises
+        PeerRefusedError where the peer hung up on us (or we don't allow it), PeerUnreachableError,
+        with the reason of every address, where none works, within ``timeout_s``.
+        """
+        if peer_id == self.peer_id:
+            raise PeerUnreachableError(f"{short_peer_id(peer_id)} is this node itself")
+        if not self._allow(peer_id):
+            raise PeerRefusedError(
+                f"{short_peer_id(peer_id)} is not in this node's own BlocksMap, so it isn't dialled"
+            )
+        if not addrs:
+            raise PeerUnreachableError(f"no address is known for {short_peer_id(peer_id)}")
+        deadline = trio.current_time() + timeout_s
+        lock = self._dialling.setdefault(peer_id, trio.Lock())
+        try:
+            with trio.fail_at(deadline):
+                await lock.acquire()
+        except trio.TooSlowError:
+            raise PeerUnreachableError(
+                f"cannot reach {short_peer_id(peer_id)}: another attempt took too long"
+            ) from None
+        try:
+            if self._live_link(peer_id) is None:
+                await self._connect_new(peer_id, addrs, deadline)
+        finally:
+            lock.release()
+            if not lock.statistics().tasks_waiting:
+                self._dialling.pop(peer_id, None)
+
+    async def _connect_new(self, peer_id: str, addrs: Sequence[str], deadline: float) -> None:
+        raw, muxer = await dial_first(self._handshaker, peer_id, addrs, deadline)
+        link = Link(raw, muxer)
+        self._nursery.start_soon(self._run_link, link)
+        await link.ready.wait()
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    async def open_stream(self, peer_id: str, *, timeout_s: float = 3.0) -> PeerStream:
+        """A new stream to a connected peer, PROTOCOL agreed on.
+
+        Raises PeerUnreachableError (not connected, connection lost, or no block server),
+        PeerBusyError (it takes no more streams), PeerTimeoutError. A peer that sent nothing at all
+        in that time is disconnected: the next ``connect`` dials it anew.
+        """
+        link = self._live_link(peer_id)
+        if link is None:
+            raise PeerUnreachableError(f"{short_peer_id(peer_id)} is not connected")
+        received = link.raw.bytes_received
+        stream: PeerStream | None = None
+        agreed = False
+        try:
+            with trio.fail_after(timeout_s):
+                stream = await link.open_stream()
+                await agree_on_protocol(stream, PROTOCOL)
+            agreed = True
+        except trio.TooSlowError:
+            if link.raw.bytes_received == received:
+                link.cut()
+            raise PeerTimeoutError(
+                f"{short_peer_id(peer_id)} didn't answer to a new stream within {timeout_s:g} s"
+            ) from None
+        except UnknownProtocolError as error:
+            raise PeerUnreachableError(
+                f"{short_peer_id(peer_id)} is no block server: {error}"
+            ) from None
+        except (HandshakeError, trio.BrokenResourceError) as error:
+            if link.is_live:
+                raise PeerBusyError(
+                    f"{short_peer_id(peer_id)} takes no further stream ({error})"
+                ) from None
+            raise PeerUnreachableError(
+                f"the connection to {short_peer_id(peer_id)} was lost"
+            ) from None
+        finally:
+            if stream is not None and not agreed:
+                await stream.reset()
+        return stream
+
+    async def disconnect(self, peer_id: str) -> None:
+        """Cut all connections with the peer, if any, with their streams and handlers."""
+        links = list(self._links.get(peer_id, ()))
+        for link in links:
+            link.cut()
+        with trio.move_on_after(SHUTDOWN_S):
+            for link in links:
+                await link.ended.wait()
+
+    # -- listening -------------------------------------------------------------------------------
+
+    async def _listen(self, addr: str) -> None:
+        endpoint = parse_endpoint(addr)
+        if endpoint.is_name:
+            raise NetworkError(f"cannot listen on {addr}: give an IP address, /ip4/0.0.0.0 for all")
+        try:
+            listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise NetworkError(
+                    f"cannot listen on {addr}: the port is in use; end the program that has it, or"
+                    " choose another port (0 takes a free one)"
+                ) from None
+            raise NetworkError(f"cannot listen on {addr}: {os_reason(error)}") from error
+        for listener in listeners:
+            port: int = listener.socket.getsockname()[1]
+            self._bound.append(Endpoint(endpoint.kind, endpoint.host, port))
+        self._nursery.start_soon(self._serve, listeners)
+
+    async def _serve(self, listeners: list[trio.SocketListener]) -> None:
+        await trio.serve_listeners(self._answer, listeners, handler_nursery=self._nursery)
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        """The life of an inbound connection."""
+        raw = SocketConnection(stream, is_initiator=False)
+        muxer = None
+        try:
+            with trio.move_on_after(HANDSHAKE_S) as scope:
+                self._handshakes[scope] = None
+                if len(self._handshakes) > MAX_HANDSHAKES:
+                    next(iter(self._handshakes)).cancel()
+                try:
+                    muxer = await self._handshaker.answer(raw)
+                finally:
+                    self._handshakes.pop(scope, None)
+        except NotAllowedError as error:
+            log.info("refused %s from %s: not in the BlocksMap", error, raw.get_remote_address())
+        except HandshakeError as error:
+            log.debug("no handshake with %s: %s", raw.get_remote_address(), error)
+        finally:
+            if muxer is None:
+                raw.close_now()
+        if muxer is not None:
+            await self._run_link(Link(raw, muxer))
+
+    # -- links -----------------------------------------------------------------------------------
+
+    def _live_link(self, peer_id: str) -> Link | None:
+        """The newest live one."""
+        live = (link for link in reversed(self._links.get(peer_id, ())) if link.is_live)
+        return next(live, None)
+
+    async def _run_link(self, link: Link) -> None:
+        links = self._links.setdefault(link.peer_id, [])
+        links.append(link)
+        if len(links) > MAX_LINKS_PER_PEER:
+            links[0].cut()
+        log.debug("connected with %s", link.peer_id)
+        try:
+            await link.run(PROTOCOL, self._handler, self._allow, self._slots)
+        except Exception:
+            log.exception("the connection with %s failed", link.peer_id)
+        finally:
+            links.remove(link)
+            if not links and self._links.get(link.peer_id) is links:
+                del self._links[link.peer_id]
+            log.debug("connection with %s ended", link.peer_id)
+
+    async def _shut_down(self) -> None:
+        """Send what streams have been given, then close; at most SHUTDOWN_S, and not cancelled."""
+        with trio.CancelScope(deadline=trio.current_time() + SHUTDOWN_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for links in self._links.values():
+                    for link in links:
+                        nursery.start_soon(link.raw.finish)
+
+
+@asynccontextmanager
+async def open_host(
+    identity: Identity,
+    *,
+    listen: Sequence[str] = (),
+    allow: Callable[[str], bool],
+    handler: Callable[[PeerStream], Awaitable[None]] | None = None,
+) -> AsyncIterator[Host]:
+    """A host for the ``async with`` block. ``allow`` decides about every peer id, both ways.
+
+    *Resource handling*: leaving the block closes listeners and connections and cancels the
+    handlers; it takes a second at most unless a handler shields itself longer.
+    *Error handling*: NetworkError where an address can't be listened on. What the block raises
+    comes out as it is, in no exception group. Handlers and peers can't end the host: a handler that
+    raises is logged on "gptnode.net" and its stream reset.
+    """
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            host = Host(identity, allow, handler, nursery)
+            try:
+                for addr in listen:
+                    await host._listen(addr)
+                yield host
+            except BaseException as error:
+                raised = error
+                raise
+            finally:
+                await host._shut_down()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if raised is None or isinstance(raised, trio.Cancelled):
+            raise
+        context = raised.__context__
+        try:
+            raise raised
+        finally:
+            raised.__context__ = context
+            del raised, context, group

@@ -1,0 +1,191 @@
+"""Paraphrases from patterns: `(a|b)` is a choice, `(a|)` is optional, `{name}` is a macro."""
+
+import random
+import re
+from dataclasses import dataclass
+
+MACROS = {
+    "show": "(show|display|list|print|see|view|look at|get|find out|check)",
+    "start": "(start|run|launch|begin|open|fire up|bring up|boot)",
+    "stop": "(stop|end|halt|cancel|abort|interrupt|break off|cut off)",
+    "make": "(make|create|generate|produce|get|set up)",
+    "add": "(add|include|insert|put|register|enter|bring in)",
+    "remove": "(remove|delete|drop|erase|take out|throw away|get rid of)",
+    "change": "(change|set|adjust|modify|alter|configure|tweak|pick|choose)",
+    "save": "(save|store|write|keep|export|dump|back up)",
+    "load": "(load|open|restore|read|import|bring back|reopen|get back)",
+    "machine": "(machine|computer|server|box|laptop|host)",
+    "machines": "(machines|computers|servers|boxes|hosts|laptops)",
+    "peer": "(peer|node|server|machine)",
+    "chat": "(chat|conversation|dialogue|session|talk)",
+    "answer": "(answer|reply|response|output|generation)",
+    "text": "(text|words|prompt|messages|chat|input|questions)",
+    "dies": "(dies|crashes|fails|goes down|goes offline|disappears|breaks|stops working|is gone"
+    "|shuts down|vanishes|drops out|is lost)",
+    "file": "(file|json file|json|)",
+    "map": "(map|blocksmap|blocks map|map file|block map)",
+    "terminal": "(terminal|command line|shell|console)",
+    "my": "(my|the|a|this)",
+}
+
+_CHOICE = re.compile(r"\(([^()]*)\)")
+_MACRO = re.compile(r"\{(\w+)\}")
+
+
+def expand(pattern: str, rng: random.Random) -> str:
+    """Return one text that `pattern` describes, choices drawn from `rng`."""
+    while "{" in pattern:
+        pattern = _MACRO.sub(lambda match: MACROS[match[1]], pattern)
+    while "(" in pattern:
+        pattern = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), pattern)
+    return re.sub(r"\s+([,.?!])", r"\1", " ".join(pattern.split()))
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One thing to know: its only answer, and the ways to ask for it.
+
+    `nouns` complete "what is ...", `actions` complete "how do I ...", `problems` are clauses
+    that complete "what do I do when ...", `questions` are whole questions.
+    """
+
+    name: str
+    answer: str
+    nouns: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+
+
+ABOUT_NOUN = (
+    "(what is|what's|what exactly is|whats|what is meant by|what do you mean by) @( exactly|)?",
+    "(what is|what's) @?",
+    "(what is|what's) @ (in gptnode|here|in this program|in this project)?",
+    "what does @ mean?",
+    "what does @ do?",
+    "(explain|describe|define) @( to me| for me| briefly| in simple words|).",
+    "(can|could|would) you (please |)(explain|describe|define) @?",
+    "(can|could) you tell me (what @ is|about @)?",
+    "tell me (something |more |a bit |)about @.",
+    "(please |)tell me what @ is.",
+    "(explain|show me|say|clarify) what @ is.",
+    "i (don't|do not) (understand|get|know) (what @ is|@).",
+    "(i'd like|i want|i would like) to (know|understand|learn) what @ is.",
+    "(give me|i need) (a|the) (definition|description|explanation|meaning) of @.",
+    "(meaning|definition|purpose) of @?",
+    "(what is|what's) (the (meaning|purpose|point|role|idea|use|definition) of) @?",
+    "what (is|'s) @ (for|good for|used for|about)?",
+    "what (should|must|do) i (know|need to know) about @?",
+    "(why is there|why do we have|why do i need) @?",
+    "(remind me|do you know|any idea|can you say) what @ is?",
+    "help me (understand|with) @.",
+    "(never heard of|i have not heard of|i'm confused about|i am new to) @.",
+    "how (would you|do you) (define|describe|explain) @?",
+    "in (simple words|short|one sentence|a few words|plain english), what is @?",
+    "@?",
+    "and (what is|what's) @?",
+    "(somebody|the docs|the manual|you) (mentioned|talked about|talk about|mention) @, "
+    "(what is that|what does that mean)?",
+)
+ABOUT_ACTION = (
+    "(how do i|how can i|how do you|how would i|how should i|how does one|how could i) @?",
+    "how do i @?",
+    "how can i @?",
+    "how to @?",
+    "(i want|i'd like|i need|i would like|i am trying|i'm trying|i wish) to @.",
+    "(what is|what's) the (way|command|best way|easiest way|right way|trick|procedure) to @?",
+    "(which|what) (command|option|flag|key|setting) (lets me|do i use to|will|is there to"
+    "|do i need to|can i use to) @?",
+    "what (do|should|must|can) i (type|do|use|write|press|run|enter) to @?",
+    "(help me|can you help me|please help me) (to |)@.",
+    "(show me|tell me|teach me|explain|describe|explain to me) how (to|i can|i could) @.",
+    "(is it possible|is there a way|is there any way|is there a command|is there an option) to @?",
+    "(can|could|may) i @?",
+    "what (do|must) i have to do (in order |)to @?",
+    "(steps|instructions|a recipe|the command) to @?",
+    "@",
+    "how am i (supposed|meant) to @?",
+    "i (don't|do not) know how to @.",
+    "i have no idea how to @.",
+    "let me @.",
+    "what if i want to @?",
+    "where do i @?",
+)
+ABOUT_PROBLEM = (
+    "@.",
+    "@, (what now|what should i do|what can i do|why|any idea|what does that mean|how do i fix it"
+    "|how to fix that|please help|what is wrong|what is the reason|what did i do wrong)?",
+    "(what|what should i do|what can i do|what do i do|what to do|what now) (if|when) @?",
+    "what (happens|will happen|would happen) (if|when) @?",
+    "what does it mean (if|when|that) @?",
+    "(help|help me|problem|oh no|hmm|sorry), @.",
+    "(why is it that|how come|why does it happen that) @?",
+    "(i have a problem|my problem is this|the problem|there is a problem): @.",
+    "(how do i fix it|what is wrong|what is the cause|what is the reason) (if|when) @?",
+    "(suppose|imagine|assume|say) @. (what then|what happens|what do i do)?",
+    "it seems that @.",
+    "what is gptnode doing (if|when) @?",
+)
+_SHAPES = (ABOUT_NOUN, ABOUT_ACTION, ABOUT_PROBLEM, ("@",))
+_OPENINGS = (
+    "please ", "hi, ", "hey, ", "hello, ", "ok, ", "okay, ", "so ", "well, ", "now ", "and ",
+    "one question: ", "quick question: ", "another question: ", "sorry, ", "excuse me, ",
+    "alright, ", "just wondering, ", "tell me, ", "next: ", "i wonder, ",
+)  # fmt: skip
+_CLOSINGS = (
+    " please", " thanks", " with gptnode", " in gptnode", " here", " exactly", " again",
+    ", please", ", thank you", " for me", " then", " now",
+)  # fmt: skip
+_DROPPABLE = frozenset("the a an do does is i to my of it in for me you can".split())
+
+
+def ask(topic: Topic, rng: random.Random) -> str:
+    """Write one of the many questions that `topic` answers."""
+    kinds = (topic.nouns, topic.actions, topic.problems, topic.questions)
+    weights = [len(patterns) * (2 if shapes[0] == "@" else 3)
+               for patterns, shapes in zip(kinds, _SHAPES, strict=True)]  # fmt: skip
+    (kind,) = rng.choices(range(len(kinds)), weights)
+    core = expand(rng.choice(kinds[kind]), rng)
+    question = expand(rng.choice(_SHAPES[kind]), rng).replace("@", core)
+    return roughen(question, rng)
+
+
+def roughen(question: str, rng: random.Random) -> str:
+    """Write `question` as people type: politely, in lower case, without marks, with slips."""
+    ending = question[-1] if question[-1] in ".?!" else ""
+    body = question.removesuffix(ending)
+    if rng.random() < 0.15:
+        body = rng.choice(_OPENINGS) + body
+    if rng.random() < 0.12:
+        body += rng.choice(_CLOSINGS)
+    if rng.random() < 0.06:
+        body = _drop_a_word(body, rng)
+    if rng.random() < 0.06:
+        body = _misspell(body, rng)
+    if rng.random() < 0.55:
+        body = re.sub(r"\bi\b", "I", body[0].upper() + body[1:])
+    return body + (ending if rng.random() < 0.65 else "")
+
+
+def _drop_a_word(text: str, rng: random.Random) -> str:
+    words = text.split(" ")
+    small = [index for index, word in enumerate(words) if word in _DROPPABLE]
+    if small and len(words) > 3:
+        del words[rng.choice(small)]
+    return " ".join(words)
+
+
+def _misspell(text: str, rng: random.Random) -> str:
+    words = text.split(" ")
+    long = [index for index, word in enumerate(words) if len(word) > 4 and word.isalpha()]
+    if not long:
+        return text
+    index = rng.choice(long)
+    word = words[index]
+    at = rng.randrange(1, len(word) - 1)
+    words[index] = rng.choice((
+        word[:at] + word[at + 1 :],
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+        word[:at] + word[at] + word[at:],
+    ))  # fmt: skip
+    return " ".join(words)

@@ -1,0 +1,70 @@
+"""Hypothesis strategies for every message, shared by the tests of wire and net."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import strategies as st
+
+from gptnode.span import Span
+from gptnode.wire.checks import MAX_INTEGER, MAX_TOKENS
+from gptnode.wire.messages import (
+    Close,
+    Closed,
+    ErrorCode,
+    Failure,
+    NextHop,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Step,
+    Stepped,
+    Truncate,
+    Truncated,
+    WireTensor,
+)
+from gptnode.wire.tensor import ITEMSIZE_BYTES
+
+names = st.text(
+    st.characters(codec="utf-8").filter(lambda char: char.isprintable()), min_size=1, max_size=40
+)
+dtypes = st.sampled_from(sorted(ITEMSIZE_BYTES))
+tokens = st.integers(0, MAX_TOKENS)
+some_tokens = st.integers(1, MAX_TOKENS)
+integers = st.integers(0, MAX_INTEGER)
+seconds = st.floats(0, 1e9)
+spans = st.tuples(st.integers(0, 500), st.integers(1, 500)).map(
+    lambda pair: Span(pair[0], pair[0] + pair[1])
+)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> WireTensor:
+    dtype = draw(dtypes)
+    shape = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)))
+    size_bytes = math.prod(shape) * ITEMSIZE_BYTES[dtype]
+    return WireTensor(dtype, shape, draw(st.binary(min_size=size_bytes, max_size=size_bytes)))
+
+
+hops = st.builds(NextHop, names, st.lists(names, max_size=3).map(tuple), spans)
+opens = st.builds(
+    Open, names, names, spans, some_tokens, dtypes, st.lists(hops, max_size=3).map(tuple)
+)
+openeds = st.builds(Opened, names, spans, integers, some_tokens, some_tokens)
+steps = st.builds(Step, tokens, tensors())
+steppeds = st.builds(Stepped, tokens, spans, names, integers, tensors(), seconds, seconds)
+failures = st.builds(Failure, st.sampled_from(ErrorCode), st.text(max_size=400), seconds)
+
+client_messages = st.one_of(
+    opens, steps, st.builds(Truncate, tokens), st.builds(Ping, integers), st.just(Close()), failures
+)
+server_messages = st.one_of(
+    openeds,
+    steppeds,
+    st.builds(Truncated, tokens),
+    st.builds(Pong, integers),
+    st.just(Closed()),
+    failures,
+)
+messages = st.one_of(client_messages, server_messages)
