@@ -46,4 +46,6 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "gptnode needs Python 3.11 or later: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# libp2p brings trio-typing, whose stubs are older than trio's own types and hide them from mypy.
+	@rm -rf .venv/lib/python3.*/site-packages/trio-stubs
 	@touch $@

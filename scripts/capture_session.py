@@ -84,7 +84,9 @@ def draw(screen: str, columns: int, out: Path) -> None:
 @click.option("--columns", default=92, show_default=True)
 @click.option("--rows", default=40, show_default=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("docs/images/session.svg"),
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("docs/images/session.svg"),
     show_default=True,
 )
 def main(peers: int, ask: tuple[str, ...], columns: int, rows: int, out: Path) -> None:

@@ -29,6 +29,7 @@ from gptnode.cli.options import (
     threads_option,
 )
 from gptnode.cli.settings import model_defaults
+from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
 from gptnode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def chat_command(
     if map_path is not None and identity_path is None:
         identity_path = default_identity_path()
     if map_path is None and model_dir is None:
-        model_dir, model = bundled_model()
+        model_dir, model = bundled_model_folder(), MODEL_NAME
     config = ClientConfig(
         map_path=map_path,
         identity_path=identity_path if map_path is not None else None,

@@ -69,21 +69,16 @@ class ChatOptions:
         return replace(defaults, **{name: v for name, v in asked.items() if v is not None})
 
 
-class _SettingValue(click.ParamType[Any]):
-    """The value of one setting; what is right for ``/set`` is right on the command line."""
+def _in_range(setting: Setting) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A callback that reads the setting: what is right for ``/set`` is right here."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.name = setting.name
-        self._parse = setting.parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value from its text; a click usage error names the right ones."""
-        if not isinstance(value, str):
-            return value
+    def read(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         try:
-            return self._parse(value)
+            return None if text is None else setting.parse(text)
         except ValueError as error:
-            self.fail(f"{value!r} is not {error}", param, ctx)
+            raise click.BadParameter(f"{text!r} is not {error}", ctx, param) from None
+
+    return read
 
 
 def _stop_texts(
@@ -109,7 +104,7 @@ def chat_options(command: Command) -> Command:
             click.option(
                 f"--{setting.name}",
                 setting.field,
-                type=_SettingValue(setting),
+                callback=_in_range(setting),
                 metavar=METAVARS[setting.name],
                 help=f"{setting.help[0].upper()}{setting.help[1:]}.",
             )

@@ -1,4 +1,4 @@
-"""`gptnode id`: who this node is and where others can dial it; the first call makes the identity."""
+"""`gptnode id`: who this node is and where others can dial it; the first call makes the key."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4001"
 def id_command(identity_path: Path | None, listen: tuple[str, ...], as_json: bool) -> None:
     """Show this node's identity, and make it first if there is none.
 
-    The peer id goes into the BlocksMap of every node of the swarm. The file itself is a private key:
-    it stays on this machine, readable by its owner alone.
+    The peer id goes into the BlocksMap of every node of the swarm. The file itself is a private
+    key: it stays on this machine, readable by its owner alone.
     """
     # Imported here: cryptography takes a moment, and --help should not wait for it.
     from gptnode.net.identity import load_or_create_identity

@@ -7,6 +7,7 @@ libp2p. Nothing here knows what a command does.
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -122,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Ctrl-C, 141 if nobody reads the output any more.
     """
     debugging = Debugging()
+    # What libraries of ours log is for servers, whose command sets logs up. Without any handler
+    # Python would print warnings into the middle of a chat.
+    logging.getLogger("gptnode").addHandler(logging.NullHandler())
     try:
         # Not standalone: click would print usage errors in four lines and swallow EOFError.
         code = cli.main(

@@ -1,4 +1,4 @@
-"""Options that several commands share, with their environment variables, and types for them.
+"""Options that several commands share, with their environment variables.
 
 An option beats its environment variable. Files are not opened here: what is wrong with them is
 said, with its own exit code, by the code that reads them.
@@ -10,12 +10,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 __all__ = [
-    "ByteSize",
+    "byte_size",
     "default_identity_path",
     "device_option",
     "dtype_option",
@@ -43,23 +42,14 @@ UNITS = {
 }
 
 
-class ByteSize(click.ParamType):
-    """``512MiB``, ``2GiB``, ``1.5GB`` or a plain number of bytes, as an int of at least 1."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes from text; a click usage error otherwise."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})", str(value).strip())
-        unit = UNITS.get(match[2].lower()) if match else None
-        if match is None or unit is None:
-            self.fail(f"{value!r} is no size; write 512MiB or 2GiB", param, ctx)
-        n_bytes = int(float(match[1]) * unit)
-        if n_bytes < 1:
-            self.fail(f"{value!r} is no memory at all; write 512MiB or 2GiB", param, ctx)
-        return n_bytes
+def byte_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
+    """Callback: ``512MiB``, ``2GiB``, ``1.5GB`` or a plain number of bytes; at least 1."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]{0,3})", text.strip())
+    unit = UNITS.get(match[2].lower()) if match else None
+    n_bytes = int(float(match[1]) * unit) if match and unit else 0
+    if n_bytes < 1:
+        raise click.BadParameter(f"{text!r} is no size; write 512MiB or 2GiB", ctx, param)
+    return n_bytes
 
 
 def default_identity_path(environment: Mapping[str, str] | None = None) -> Path:

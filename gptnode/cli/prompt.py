@@ -45,8 +45,7 @@ REFRESH_S = 1.0
 class NoLine(enum.Enum):
     """Why the prompt gave no line."""
 
-    INTERRUPTED = "Ctrl-C in a line that had something in it"
-    INTERRUPTED_EMPTY = "Ctrl-C in an empty line"
+    INTERRUPTED = "Ctrl-C"
     END = "Ctrl-D, or the terminal is gone"
 
 
@@ -134,8 +133,7 @@ class ChatPrompt:
             try:
                 return self._editor.prompt().strip()
             except KeyboardInterrupt:
-                had_text = bool(self._editor.default_buffer.text)
-                return NoLine.INTERRUPTED if had_text else NoLine.INTERRUPTED_EMPTY
+                return NoLine.INTERRUPTED
             except EOFError:
                 return NoLine.END
 

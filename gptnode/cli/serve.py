@@ -17,7 +17,7 @@ import trio
 
 from gptnode.cli.logs import LEVELS, set_up_logs
 from gptnode.cli.options import (
-    ByteSize,
+    byte_size,
     default_identity_path,
     device_option,
     dtype_option,
@@ -65,7 +65,7 @@ STDIN_CHUNK_BYTES = 4096
 @click.option(
     "--kv-memory",
     "kv_bytes",
-    type=ByteSize(),
+    callback=byte_size,
     default="2GiB",
     show_default=True,
     metavar="SIZE",
@@ -126,7 +126,7 @@ def serve_command(
         max_sessions=max_sessions,
         kv_bytes=kv_bytes,
     )
-    trio.run(_serve_until_stopped, config, exit_with_stdin, strict_exception_groups=True)
+    trio.run(_serve_until_stopped, config, exit_with_stdin)
 
 
 def ready_line(info: ReadyInfo) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -18,7 +17,7 @@ import trio
 from gptnode.demo.layout import ServerPlace
 from gptnode.errors import GptNodeError, PeerTimeoutError
 
-__all__ = ["ServerProcess", "run_server", "server_environment"]
+__all__ = ["ServerProcess", "server_environment", "start_server"]
 
 STOP_TIMEOUT_S = 3.0
 CHUNK_BYTES = 4096
@@ -27,10 +26,10 @@ LOG_TAIL_BYTES = 8192
 
 
 class ServerProcess:
-    """A server that was started; `run_server` makes it and ends it."""
+    """A server that was started; `start_server` makes it."""
 
     def __init__(self, place: ServerPlace, process: trio.Process, log_path: Path) -> None:
-        """Use `run_server`."""
+        """Use `start_server`."""
         self.place = place
         self.process = process
         self.log_path = log_path
@@ -100,14 +99,13 @@ class ServerProcess:
                     await pipe.aclose()
 
 
-@asynccontextmanager
-async def run_server(
+async def start_server(
     place: ServerPlace, map_path: Path, *, options: Sequence[str] = ()
-) -> AsyncIterator[ServerProcess]:
-    """A server process for the ``async with`` block, logging into a file beside the map.
+) -> ServerProcess:
+    """Starts a server process that logs into a file beside the map.
 
     It has a session of its own, so that Ctrl-C in the terminal doesn't reach it before us.
-    *Resource handling*: however the block ends, the process is gone afterwards.
+    *Resource handling*: the caller has to `ServerProcess.stop` it.
     """
     log_path = map_path.parent / f"{place.name}.log"
     command = [
@@ -127,11 +125,7 @@ async def run_server(
             start_new_session=True,
             env=server_environment(os.environ),
         )
-    server = ServerProcess(place, process, log_path)
-    try:
-        yield server
-    finally:
-        await server.stop()
+    return ServerProcess(place, process, log_path)
 
 
 def server_environment(environment: Mapping[str, str]) -> dict[str, str]:

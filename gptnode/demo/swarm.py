@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,7 @@ import trio
 
 from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
 from gptnode.demo.layout import lay_out_swarm
-from gptnode.demo.server_process import ServerProcess, run_server
-from gptnode.node.nursery import background_nursery
+from gptnode.demo.server_process import ServerProcess, start_server
 
 __all__ = ["LocalSwarm", "local_swarm"]
 
@@ -57,25 +56,26 @@ async def local_swarm(
     cancellation. If this process is killed, the servers still end by themselves.
     """
     with tempfile.TemporaryDirectory(prefix="gptnode-", ignore_cleanup_errors=True) as name:
-        layout = lay_out_swarm(
-            Path(name), n_peers, model_name, model_dir or bundled_model_folder()
-        )
+        layout = lay_out_swarm(Path(name), n_peers, model_name, model_dir or bundled_model_folder())
         report(f"starting {n_peers} server{'s' if n_peers > 1 else ''} on this machine ...")
-        async with _stack_that_ends_at_once() as stack:
-            servers = [
-                await stack.enter_async_context(
-                    # One thread each: they share this machine's cores, and waiting threads spin.
-                    run_server(place, layout.map_path, options=("--threads", "1"))
-                )
-                for place in layout.servers
-            ]
+        servers: list[ServerProcess] = []
+        try:
+            for place in layout.servers:
+                # One thread each: they share this machine's cores, and threads that wait spin.
+                options = ("--threads", "1")
+                servers.append(await start_server(place, layout.map_path, options=options))
             deadline = trio.current_time() + ready_timeout_s
-            async with background_nursery() as nursery:
-                await _all_ready(nursery, servers, deadline, report)
+            for server in servers:
+                await server.wait_ready(deadline - trio.current_time())
+                report(f"{server.place.name} serves blocks {server.place.span}")
             yield LocalSwarm(layout.map_path, layout.client_identity_path, tuple(servers))
+        finally:
+            await _stop_all(servers)
 
 
-@asynccontextmanager
-async def _stack_that_ends_at_once() -> AsyncIterator[AsyncExitStack]:
-    raise NotImplementedError
-    yield
+async def _stop_all(servers: Sequence[ServerProcess]) -> None:
+    """Ends all of them side by side, also when cancelled."""
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            for server in servers:
+                nursery.start_soon(server.stop)

@@ -5,6 +5,7 @@ Knows addresses, deadlines and handshakes. Knows no host and no links.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import trio
@@ -74,4 +75,6 @@ def os_reason(error: OSError) -> str:
     if isinstance(cause, ExceptionGroup) and cause.exceptions:
         cause = cause.exceptions[0]
     first = cause if isinstance(cause, OSError) else error
+    if first.errno is not None and first.errno > 0:  # trio writes words of its own into strerror
+        return os.strerror(first.errno).lower()
     return (first.strerror or str(first) or type(first).__name__).lower()

@@ -83,6 +83,9 @@ def create_identity(path: Path) -> Identity:
     )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise IdentityError(f"cannot create {path.parent}: {_reason(error)}") from error
+    try:
         if path.is_symlink() or path.exists():
             raise FileExistsError
         _write_new(path, pem)

@@ -37,7 +37,7 @@ class StartedStatus(Protocol):
 class Receiver(Protocol):
     """Who gets what the pump reads."""
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes | bytearray) -> None:
         """Take in ``data``, which is b"" at the end of the stream."""
 
     def flushed(self) -> None:

@@ -56,7 +56,7 @@ class Channel:
             await self._pump.run(task_status)
             nursery.cancel_scope.cancel()
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes | bytearray) -> None:
         """Called by the pump with what was read."""
         if self._over.is_set():
             return

@@ -10,7 +10,7 @@ from typing import Literal
 from gptnode.errors import ContextError
 from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.generator import Generator
-from gptnode.text.stops import StopMatcher
+from gptnode.text.stops import StopMatcher, resolve_stops
 from gptnode.text.tokenizer import StreamDecoder, Tokenizer
 
 __all__ = ["Answer", "AnswerSettings", "Answering", "StopReason"]
@@ -73,14 +73,16 @@ class Answering:
             raise ContextError(
                 f"the prompt has {len(prompt_ids)} tokens, the context {generator.max_tokens}"
             )
-        strings = tuple(stop for stop in settings.stop if isinstance(stop, str))
-        id_sequences = tuple(stop for stop in settings.stop if not isinstance(stop, str))
+        stops = resolve_stops(tokenizer, settings.stop)
         self._generator = generator
         self._end_ids = end_ids
         self._max_tokens = settings.max_tokens
         self._sampler = Sampler(settings.sampling)
         self._decoder = StreamDecoder(tokenizer)
-        self._matcher = StopMatcher(strings, id_sequences)
+        self._matcher = StopMatcher(
+            [stop for stop in stops if isinstance(stop, str)],
+            [stop for stop in stops if not isinstance(stop, str)],
+        )
         self._prompt_tokens = len(prompt_ids)
         self._ids = list(prompt_ids)
         self._text: list[str] = []
@@ -127,19 +129,18 @@ class Answering:
         if self._first_s is None:
             self._first_s = self._last_s
         if token_id in self._end_ids:
-            self._stop_reason = "end"
-            return self._matcher_rest()
+            return self._end("end")
         visible = self._matcher.push(token_id, self._decoder.push(token_id))
-        if self._matcher.stopped:
+        if self._matcher.stopped is not None:
             self._stop_reason = "stop"
         elif len(self._ids) - self._prompt_tokens == self._max_tokens:
-            self._stop_reason = "length"
-            visible += self._matcher_rest()
+            visible += self._end("length")
         elif len(self._ids) >= self._generator.max_tokens:
-            self._stop_reason = "context"
-            visible += self._matcher_rest()
+            visible += self._end("context")
         return visible
 
-    def _matcher_rest(self) -> str:
-        """What was withheld, now that nothing follows."""
-        return self._matcher.finish(self._decoder.flush())
+    def _end(self, reason: StopReason) -> str:
+        """End the answer; the text that was withheld, now that nothing follows."""
+        rest = self._matcher.finish(self._decoder.flush())
+        self._stop_reason = "stop" if self._matcher.stopped is not None else reason
+        return rest

@@ -1,8 +1,9 @@
 """Jinja for chat templates: what Hugging Face's renderer offers, inside bounds.
 
 A chat template is a program that came with a model. jinja2's sandbox keeps it away from Python;
-the bounds here keep it from running for ever or filling the memory. Everything that loops, calls
-or grows a value is counted, and one rendering may spend so much. Knows no roles and no tokens.
+the bounds here keep it from running for ever and from filling the memory: loops, calls, filters
+and operators that make something large are counted, and one rendering may spend so much. A single
+operation costs at most what the size of its operands implies. Knows no roles and no tokens.
 
 What templates may rely on is that of `transformers.utils.chat_template_utils`: ``trim_blocks`` and
 ``lstrip_blocks``, loop controls, ``{% generation %}``, ``raise_exception``, ``strftime_now`` and a
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
@@ -28,13 +29,17 @@ from jinja2.visitor import NodeTransformer
 
 __all__ = ["BoundedEnvironment", "TemplateTooLargeError"]
 
-MAX_STEPS = 1_000_000
-MAX_CHARS = 64 * 1024 * 1024
+MAX_STEPS = 200_000
+MAX_CHARS = 16 * 1024 * 1024
 MAX_WIDTH = 10_000
-# Filters that make text or lists of a size that a number decides.
-SIZED_FILTERS = ("batch", "center", "format", "indent", "round", "slice", "truncate", "wordwrap")
-SIZED_METHODS = frozenset(["center", "expandtabs", "ljust", "rjust", "zfill"])
-FORMAT_WIDTH = re.compile(r"\d{5,}|\*")
+# Filters and methods that make something of a size that a number decides.
+SIZED = frozenset(
+    ["batch", "center", "expandtabs", "indent", "ljust", "rjust", "round", "slice", "truncate",
+     "wordwrap", "zfill"]
+)  # fmt: skip
+PRODUCTS = frozenset(["join", "replace"])
+WIDE_PERCENT = re.compile(r"%[^a-zA-Z%]*(\*|\d{5})")
+WIDE_BRACES = re.compile(r"\{[^}]*(\{|\d{5})")
 
 
 class TemplateTooLargeError(jinja2.TemplateRuntimeError):
@@ -51,14 +56,15 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._steps = 0
         self._chars = 0
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_GenerationTag, loopcontrols],
+            finalize=self._checked,
         )
-        # Jinja's own tojson escapes HTML characters.
-        self.filters["tojson"] = _to_json
-        for name in SIZED_FILTERS:
-            self.filters[name] = _narrow(self.filters[name])
-        for name in ("join", "replace"):
-            self.filters[name] = _counted(self.filters[name], self)
+        self.filters["tojson"] = _to_json  # jinja2's own escapes HTML characters
+        for name, function in self.filters.items():
+            self.filters[name] = self._counted_filter(name, function)
+        del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
         self.globals["namespace"] = _TemplateNamespace
@@ -69,7 +75,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._chars = 0
 
     def spend(self, steps: int = 0, chars: int = 0) -> None:
-        """Counts work before it is done.
+        """Counts work, before it is done where that can be known.
 
         Raises:
             TemplateTooLargeError: the budget of this rendering is used up.
@@ -83,73 +89,92 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Calls from a template: macros, methods, functions."""
-        __self.spend(steps=1)
-        __self._check_method(__obj, args, kwargs)
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str):
+            __self._count_sized(getattr(__obj, "__name__", ""), (owner, *args), kwargs)
+        __self.spend(steps=1, chars=_length(owner))
         result = super().call(__context, __obj, *args, **kwargs)
-        if isinstance(result, (str, list, range)):
-            __self.spend(chars=len(result))
+        __self.spend(chars=_length(result))
         return result
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Operators that can make something large out of something small."""
         if operator == "+":
-            self.spend(chars=_size(left) + _size(right))
+            self.spend(chars=_length(left) + _length(right))
         elif operator == "*":
             for value, times in ((left, right), (right, left)):
-                if isinstance(value, Sequence) and isinstance(times, int):
-                    self.spend(chars=len(value) * max(times, 0))
-            self._check_numbers(left, right)
+                if isinstance(times, int):
+                    self.spend(chars=_length(value) * max(times, 0))
+            if _bits(left) + _bits(right) > 4096:
+                raise TemplateTooLargeError("it computes too large a number")
         elif operator == "**":
             if not all(isinstance(v, (int, float)) and abs(v) <= 1024 for v in (left, right)):
                 raise TemplateTooLargeError("it computes too large a power")
-        elif isinstance(left, str) and FORMAT_WIDTH.search(left):
+        elif isinstance(left, str) and WIDE_PERCENT.search(left):
             raise TemplateTooLargeError("it formats a value too widely")
         return super().call_binop(context, operator, left, right)
 
     def concat_values(self, *values: Any) -> str:
         """The operator ``~``."""
-        texts = [str(value) for value in values]
+        texts = [str(self._checked(value)) for value in values]
         self.spend(chars=sum(map(len, texts)))
         return "".join(texts)
 
     def counted(self, iterable: Iterable[Any]) -> Any:
         """What a ``for`` runs over; something of unknown length is read up to the bound."""
-        if not isinstance(iterable, (Sequence, Mapping, range)):
+        if not isinstance(iterable, Collection):
             iterable = list(islice(iterable, MAX_STEPS + 1))
         self.spend(steps=len(iterable))
         return iterable
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """``str.format`` only with narrow fields."""
+        wide = isinstance(obj, str) and attr in ("format", "format_map") and WIDE_BRACES.search(obj)
+        return not wide and super().is_safe_attribute(obj, attr, value)
+
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         """Puts the counting into each template."""
-        template = super()._parse(source, name, filename)
-        counting: nodes.Template = _Counting().visit(template)
+        counting: nodes.Template = _Counting().visit(super()._parse(source, name, filename))
         return counting
 
-    def _check_numbers(self, left: Any, right: Any) -> None:
-        """Keeps products of integers small, which Python would compute at any length."""
-        if isinstance(left, int) and isinstance(right, int):
-            if left.bit_length() + right.bit_length() > 4096:
-                raise TemplateTooLargeError("it computes too large a number")
+    def _counted_filter(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A filter whose operands and result are counted."""
 
-    def _check_method(self, method: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Methods of text whose result is much larger than what they are given."""
-        text = getattr(method, "__self__", None)
-        if not isinstance(text, str):
-            return
-        name = getattr(method, "__name__", "")
-        if name in SIZED_METHODS:
-            _check_widths(args, kwargs)
-        elif name in ("format", "format_map") and FORMAT_WIDTH.search(text):
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            values = [*args, *kwargs.values()]
+            self.spend(steps=1, chars=sum(map(_length, values)))
+            for value in values:
+                self._checked(value)
+            own = args[1:] if hasattr(function, "jinja_pass_arg") else args
+            self._count_sized(name, own, kwargs)
+            result = function(*args, **kwargs)
+            self.spend(chars=_length(result))
+            return result
+
+        # The marks by which jinja2 knows what a filter wants to be given first.
+        counted.__dict__.update(function.__dict__)
+        return counted
+
+    def _count_sized(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuses what would be far larger than its operands."""
+        values = [*args, *kwargs.values()]
+        if name in SIZED and any(isinstance(v, int) and abs(v) > MAX_WIDTH for v in values):
+            raise TemplateTooLargeError(f"it asks for a width of more than {MAX_WIDTH:,}")
+        if name == "format" and any(isinstance(v, str) and WIDE_PERCENT.search(v) for v in args):
             raise TemplateTooLargeError("it formats a value too widely")
-        elif name in ("join", "replace"):
-            self.spend_product(text, args)
+        if name in PRODUCTS:
+            items, *others = map(_length, values)
+            self.spend(chars=(items + 1) * max(others, default=0) if len(values) > 1 else 0)
 
-    def spend_product(self, text: Any, args: Sequence[Any]) -> None:
-        """Counts what joining or replacing can make at most."""
-        largest = max((len(arg) for arg in args if isinstance(arg, (str, Sequence))), default=0)
-        items = len(text) + 1 if isinstance(text, (str, Sequence)) else 1
-        if items * largest > MAX_CHARS // 4:
-            raise TemplateTooLargeError(f"it makes more than {MAX_CHARS:,} characters")
+    def _checked(self, value: Any) -> Any:
+        """``value``, whose text is not far longer than what it is made of: lists can nest."""
+        pending = [value] if isinstance(value, (list, tuple, dict)) else []
+        while pending:
+            inner = pending.pop()
+            items = [*inner, *inner.values()] if isinstance(inner, dict) else inner
+            self.spend(steps=1, chars=len(items) + sum(map(_length, items)))
+            pending.extend(item for item in items if isinstance(item, (list, tuple, dict)))
+        return value
 
 
 class _Counting(NodeTransformer):
@@ -170,7 +195,7 @@ class _Counting(NodeTransformer):
 class _GenerationTag(Extension):
     """``{% generation %}`` marks what a model wrote, for training; here its body is just text."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (the base class declares it so)
 
     def parse(self, parser: Parser) -> nodes.Node:
         """The body, with a scope of its own."""
@@ -182,7 +207,7 @@ class _GenerationTag(Extension):
 class _TemplateNamespace(Namespace):
     """A namespace that holds no names of Python's inner life."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805
+    def __init__(*args: Any, **kwargs: Any) -> None:
         """As jinja2's, which takes a ``self`` among the names."""
         self, *rest = args
         attrs = dict(*rest, **kwargs)
@@ -196,62 +221,26 @@ class _TemplateNamespace(Namespace):
         super().__setitem__(name, value)
 
 
+def _environment_call(method: str, args: list[Any], line_no: int) -> nodes.Expr:
+    """A call of a method of the environment, which templates themselves can't reach."""
+    attribute = nodes.EnvironmentAttribute(method, lineno=line_no)
+    return nodes.Call(attribute, args, [], None, None, lineno=line_no)
+
+
 def _check_name(name: object) -> None:
     """Refuses names that begin with an underscore."""
     if isinstance(name, str) and name.startswith("_"):
         raise jinja2.exceptions.SecurityError(f"a namespace can't hold {name!r}")
 
 
-def _environment_call(method: str, args: list[nodes.Expr], line_no: int) -> nodes.Expr:
-    """A call of a method of the environment, which templates themselves can't reach."""
-    attribute = nodes.EnvironmentAttribute(method, lineno=line_no)
-    return nodes.Call(attribute, args, [], None, None, lineno=line_no)
+def _length(value: object) -> int:
+    """How long a text, list or other collection is; 0 for what has no length to grow."""
+    return len(value) if isinstance(value, (str, list, tuple, dict, range)) else 0
 
 
-def _narrow(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that takes no width above `MAX_WIDTH`."""
-
-    def narrow(*args: Any, **kwargs: Any) -> Any:
-        _check_widths(args, kwargs)
-        if any(isinstance(arg, str) and FORMAT_WIDTH.search(arg) for arg in args[:1]) and (
-            getattr(function, "__name__", "") == "do_format"
-        ):
-            raise TemplateTooLargeError("it formats a value too widely")
-        return function(*args, **kwargs)
-
-    return _like(narrow, function)
-
-
-def _counted(function: Callable[..., Any], environment: BoundedEnvironment) -> Callable[..., Any]:
-    """``join`` and ``replace`` as filters, with their largest result counted first."""
-
-    def counted(context: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, (str, Sequence)):
-            value = environment.counted(value) if isinstance(value, Iterable) else value
-        environment.spend_product(value, [*args, *kwargs.values()])
-        result = function(context, value, *args, **kwargs)
-        environment.spend(chars=_size(result))
-        return result
-
-    return _like(counted, function)
-
-
-def _like(wrapper: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """``wrapper`` with the marks by which jinja2 knows what to pass first."""
-    wrapper.__dict__.update(getattr(function, "__dict__", {}))
-    return wrapper
-
-
-def _check_widths(args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
-    """Refuses numbers that are too large for a width or a count."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, int) and abs(value) > MAX_WIDTH:
-            raise TemplateTooLargeError(f"it asks for a width of more than {MAX_WIDTH:,}")
-
-
-def _size(value: object) -> int:
-    """How long a value is, as far as it can grow."""
-    return len(value) if isinstance(value, (str, list, tuple)) else 0
+def _bits(value: object) -> int:
+    """How many bits an integer has; 0 for anything else."""
+    return value.bit_length() if isinstance(value, int) else 0
 
 
 def _raise_exception(message: object) -> None:
@@ -272,8 +261,8 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """JSON with the options that Hugging Face's filter takes."""
-    if isinstance(indent, int):
-        _check_widths([indent], {})
+    if isinstance(indent, int) and indent > 64:
+        raise TemplateTooLargeError("it indents too far")
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

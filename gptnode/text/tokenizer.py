@@ -10,6 +10,7 @@ import codecs
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -53,7 +54,9 @@ class Tokenizer:
         self.bos_id = self.id_of(self.bos_token) if self.bos_token else None
         eos_id = self.id_of(self.eos_token) if self.eos_token else None
         self.eos_ids = eos_ids if eos_id is None else eos_ids | {eos_id}
-        self._token_bytes = token_bytes_of(json.loads(library.to_str()).get("decoder"))
+        decoder = library.decoder
+        # Its pickled state is the same JSON that tokenizer.json has for it.
+        self._token_bytes = token_bytes_of(json.loads(decoder.__getstate__()) if decoder else None)
         self._pieces: dict[int, bytes] = {}
         front = next(iter(library.encode("a", add_special_tokens=True).ids), None)
         if self.bos_id is None and front in self.special_ids and front is not None:
@@ -63,11 +66,9 @@ class Tokenizer:
         self.wants_bos = wants and self.bos_id is not None
         newline = self._encode("\n")
         after_newline = self._encode("\nx")
-        self._newline_ids = newline
-        self._adds_prefix = (
-            after_newline[: len(newline)] == newline
-            and after_newline[len(newline) :] != self._encode("x")
-        )
+        self._adds_prefix = after_newline[: len(newline)] == newline and after_newline[
+            len(newline) :
+        ] != self._encode("x")
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
@@ -120,17 +121,17 @@ class Tokenizer:
         """The ids of ``text``: control tokens written in it are recognised, none are added."""
         return self._encode(text)
 
-    def encode_continuation(self, text: str) -> list[int]:
-        """The ids of ``text`` as it stands after other text.
+    def encode_continuation(self, text: str, last_token: str = "") -> list[int]:
+        """The ids of ``text`` as it stands behind other text, which ends with ``last_token``.
 
-        SentencePiece tokenizers put a space before a text. Encoding after a line feed that is then
-        taken away avoids it, as transformers does.
+        Some tokenizers put a space before a text, some control tokens swallow the white space
+        behind them. So ``text`` is encoded behind the control token that it follows, or else behind
+        a line feed, as transformers does it; what stands before is then taken away.
         """
-        if self._adds_prefix and not any(text.startswith(t) for t in self._added.values()):
-            ids = self._encode("\n" + text)
-            if ids[: len(self._newline_ids)] == self._newline_ids:
-                return ids[len(self._newline_ids) :]
-        return self._encode(text)
+        before = last_token or ("\n" if self._adds_prefix else "")
+        front = self._encode(before)
+        ids = self._encode(before + text)
+        return ids[len(front) :] if ids[: len(front)] == front else self._encode(text)
 
     def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
         """The text of ``ids``; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
@@ -172,6 +173,10 @@ class Tokenizer:
     def id_of(self, token: str) -> int | None:
         """The id of the token that is written ``token`` in the vocabulary, or None."""
         return self._library.token_to_id(token)
+
+    def __contains__(self, token: object) -> bool:
+        """Whether ``token`` is written so in the vocabulary."""
+        return isinstance(token, str) and self.id_of(token) is not None
 
     def special_id(self, text: str) -> int | None:
         """The id of the control token ``text``; None if it is ordinary text."""
@@ -255,7 +260,7 @@ def _token_text(value: object) -> str | None:
 
 def _ids(value: object, path: Path) -> Sequence[int]:
     """An id, a list of ids or nothing, as config.json has them."""
-    values = value if isinstance(value, list) else [] if value is None else [value]
+    values: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
     if any(isinstance(item, bool) or not isinstance(item, int) for item in values):
         raise TextError(f"{path} names token ids that are not integers: {_one_line(repr(value))}")
     return values

@@ -7,234 +7,368 @@ TOPICS = (
         "serve",
         "Run gptnode serve --map FILE --identity FILE: the node loads only its own blocks and "
         "prints ready.",
-        nouns=("gptnode serve", "the serve command", "a block server", "serving",
-               "the headless server", "a headless block server", "serve mode"),
-        actions=("serve( some| my| the|) blocks", "{start} a (block |gptnode |)server",
-                 "(host|offer|provide|run|serve|contribute|donate) (some |my |a few |) (blocks|layers)"
-                 "( for others| on this machine| to the swarm|)", "{start} a (headless |)node",
-                 "{start} (the |)(server|serving)", "share my (machine|computer|memory|gpu|hardware)"
-                 "( with others|)", "run a (server|block server|headless node)",
-                 "let others use my (machine|computer|blocks)", "run blocks for (others|my friends"
-                 "|other people)", "take part in (a|the) swarm as a server",
-                 "(lend|give) my machine to the swarm"),
+        nouns=(
+            "gptnode serve",
+            "the serve command",
+            "a block server",
+            "serving",
+            "the headless server",
+            "a headless block server",
+            "serve mode",
+        ),
+        actions=(
+            "serve( some| my| the|) blocks",
+            "{start} a (block |gptnode |)server",
+            "(host|offer|provide|run|serve|contribute|donate) (some |my |a few |) (blocks|layers)"
+            "( for others| on this machine| to the swarm|)",
+            "{start} a (headless |)node",
+            "{start} (the |)(server|serving)",
+            "share my (machine|computer|memory|gpu|hardware)( with others|)",
+            "run a (server|block server|headless node)",
+            "let others use my (machine|computer|blocks)",
+            "run blocks for (others|my friends|other people)",
+            "take part in (a|the) swarm as a server",
+            "(lend|give) my machine to the swarm",
+        ),
     ),
     Topic(
         "chat",
         "Run gptnode chat --map FILE --identity FILE and type your message; without a map it "
         "uses the bundled model on your own machine.",
         nouns=("gptnode chat", "the chat command", "the chat client"),
-        actions=("chat( with the model|)", "{start} (a|the) (chat|conversation|talk)",
-                 "talk to the (model|swarm)", "(chat|talk) over (a|the) (swarm|network)",
-                 "{start} (chatting|talking)", "use the chat", "join (a|the) swarm as a client",
-                 "have a (chat|conversation) with (the|a) (model|swarm)",
-                 "(speak|converse) with the (model|swarm)", "ask the model (something|a question)"),
+        actions=(
+            "chat( with the model|)",
+            "{start} (a|the) (chat|conversation|talk)",
+            "talk to the (model|swarm)",
+            "(chat|talk) over (a|the) (swarm|network)",
+            "{start} (chatting|talking)",
+            "use the chat",
+            "join (a|the) swarm as a client",
+            "have a (chat|conversation) with (the|a) (model|swarm)",
+            "(speak|converse) with the (model|swarm)",
+            "ask the model (something|a question)",
+        ),
     ),
     Topic(
         "prompt_option",
         "Run gptnode chat --prompt TEXT: it prints one answer to stdout and exits.",
         nouns=("the --prompt option", "--prompt", "the prompt option", "the prompt flag"),
-        actions=("get (just |only |)one (answer|reply|response)( and exit| only|)",
-                 "ask (just |only |)(one|a single) question (and (exit|quit)|from a script|)",
-                 "use gptnode (in|from) (a|my) (script|pipe|shell script|program|cron job)",
-                 "pass (the|a|my) prompt on the command line",
-                 "(chat|run it) without a terminal", "get (a|one) single answer",
-                 "script (gptnode|the chat)", "automate (a question|questions|gptnode)",
-                 "run (one|a single) prompt non-interactively",
-                 "(pipe|send) text (into|to) gptnode"),
+        actions=(
+            "get (just |only |)one (answer|reply|response)( and exit| only|)",
+            "ask (just |only |)(one|a single) question (and (exit|quit)|from a script|)",
+            "use gptnode (in|from) (a|my) (script|pipe|shell script|program|cron job)",
+            "pass (the|a|my) prompt on the command line",
+            "(chat|run it) without a terminal",
+            "get (a|one) single answer",
+            "script (gptnode|the chat)",
+            "automate (a question|questions|gptnode)",
+            "run (one|a single) prompt non-interactively",
+            "(pipe|send) text (into|to) gptnode",
+        ),
     ),
     Topic(
         "model_dir",
         "Give the folder with --model-dir DIR; it holds config.json, the tokenizer and the "
         "safetensors files.",
-        nouns=("--model-dir", "the --model-dir option", "a model folder", "the model folder",
-               "the model directory", "a model directory"),
-        actions=("(say|tell gptnode|specify|choose|set|give|name) (where (the|my) model is|"
-                 "the model (folder|directory|path))",
-                 "point gptnode (at|to) (my|the|a) (model|weights|folder)",
-                 "use (a|the) (folder|directory) (with|of) weights"),
-        questions=("where do(es|) (the|my) (weights|model|model files) (go|have to be|live|belong)",
-                   "(which|what) files (must|does|should) (a|the|be in the) model (folder|directory)"
-                   "( have| contain| need|)", "where does gptnode (look for|find) the (weights|"
-                   "model|model files)", "what (belongs|is) in (a|the) model (folder|directory)",
-                   "where (should|do|must) i put the (weights|model|model files)"),
+        nouns=(
+            "--model-dir",
+            "the --model-dir option",
+            "a model folder",
+            "the model folder",
+            "the model directory",
+            "a model directory",
+        ),
+        actions=(
+            "(say|tell gptnode|specify|choose|set|give|name) (where (the|my) model is|"
+            "the model (folder|directory|path))",
+            "point gptnode (at|to) (my|the|a) (model|weights|folder)",
+            "use (a|the) (folder|directory) (with|of) weights",
+        ),
+        questions=(
+            "where do(es|) (the|my) (weights|model|model files) (go|have to be|live|belong)",
+            "(which|what) files (must|does|should) (a|the|be in the) model (folder|directory)"
+            "( have| contain| need|)",
+            "where does gptnode (look for|find) the (weights|model|model files)",
+            "what (belongs|is) in (a|the) model (folder|directory)",
+            "where (should|do|must) i put the (weights|model|model files)",
+        ),
     ),
     Topic(
         "demo",
         "Run gptnode demo --peers N, or make demo: it starts a local swarm of server processes "
         "and a chat over them.",
         nouns=("gptnode demo", "the demo command", "make demo", "the demo"),
-        actions=("(try|test) (gptnode|it|this) (out |)(quickly|fast|on one machine|alone|on my own|"
-                 "on my laptop|)", "{start} (the|a) demo", "run a (local swarm|swarm on one "
-                 "{machine}|swarm locally|swarm on my laptop)", "see (gptnode|it) in action",
-                 "get a (quick |short |)demonstration", "{start} a local (test |)swarm",
-                 "try a swarm (without other machines|with one machine)",
-                 "play (with|around with) gptnode"),
-        questions=("what is the (quickest|fastest|easiest|simplest) way to try (gptnode|it)( out|)",
-                   "is there a demo", "demo", "how many peers does the demo start",
-                   "can i try (gptnode|a swarm) with (only |just |)one (machine|computer)"),
+        actions=(
+            "(try|test) (gptnode|it|this) (out |)(quickly|fast|on one machine|alone|on my own|"
+            "on my laptop|)",
+            "{start} (the|a) demo",
+            "run a (local swarm|swarm on one {machine}|swarm locally|swarm on my laptop)",
+            "see (gptnode|it) in action",
+            "get a (quick |short |)demonstration",
+            "{start} a local (test |)swarm",
+            "try a swarm (without other machines|with one machine)",
+            "play (with|around with) gptnode",
+        ),
+        questions=(
+            "what is the (quickest|fastest|easiest|simplest) way to try (gptnode|it)( out|)",
+            "is there a demo",
+            "demo",
+            "how many peers does the demo start",
+            "can i try (gptnode|a swarm) with (only |just |)one (machine|computer)",
+        ),
     ),
     Topic(
         "id",
         "Run gptnode id --identity FILE: it creates the identity if it is missing and shows "
         "your peer id and addresses.",
-        nouns=("gptnode id", "the id command", "my peer id", "my own peer id", "my id",
-               "my node's id"),
-        actions=("{make} (an|my|a new|a) (identity|identity file|peer id|key)",
-                 "{show} (my|my own|the|this node's) (peer id|id|peerid|address|addresses|multiaddr)",
-                 "(tell|know|learn) my (own |)(peer id|id|address)",
-                 "(give|tell) (a friend|others|somebody) my (peer id|address)",
-                 "{make} a (key|key pair|node key)"),
-        questions=("where is my peer id", "(what|which) (peer id|id|address) (do i have|is mine)",
-                   "where do i (find|see|get) my (peer id|id|address|multiaddr)",
-                   "(where does|how does) my (peer id|node id) come from",
-                   "(what is|what's) the (id|peer id|address) of (my|this) (node|machine)"),
+        nouns=(
+            "gptnode id",
+            "the id command",
+            "my peer id",
+            "my own peer id",
+            "my id",
+            "my node's id",
+        ),
+        actions=(
+            "{make} (an|my|a new|a) (identity|identity file|peer id|key)",
+            "{show} (my|my own|the|this node's) (peer id|id|peerid|address|addresses|multiaddr)",
+            "(tell|know|learn) my (own |)(peer id|id|address)",
+            "(give|tell) (a friend|others|somebody) my (peer id|address)",
+            "{make} a (key|key pair|node key)",
+        ),
+        questions=(
+            "where is my peer id",
+            "(what|which) (peer id|id|address) (do i have|is mine)",
+            "where do i (find|see|get) my (peer id|id|address|multiaddr)",
+            "(where does|how does) my (peer id|node id) come from",
+            "(what is|what's) the (id|peer id|address) of (my|this) (node|machine)",
+        ),
     ),
     Topic(
         "identity",
         "An identity is the private key of a node in a file that only you can read; the peer id "
         "comes from it.",
-        nouns=("an identity", "the identity file", "an identity file", "the identity of a node",
-               "my identity", "the node's private key", "the private key", "--identity",
-               "the --identity option", "the key file"),
-        questions=("what (is|are) (in|inside) the (identity|identity file|key file)",
-                   "(may|can|should) i (share|copy|send|publish|give away|show) my (identity|"
-                   "identity file|private key|key file)",
-                   "how (do i|should i) (protect|guard) my (identity|key|identity file)",
-                   "(must|should) the (identity|key) (file |)(be|stay) (secret|private)",
-                   "what permissions (does|should) the (identity|key) file (need|have)",
-                   "who (can|may) read my (identity|key|key file)",
-                   "is the identity (file |)(secret|private|a secret)"),
+        nouns=(
+            "an identity",
+            "the identity file",
+            "an identity file",
+            "the identity of a node",
+            "my identity",
+            "the node's private key",
+            "the private key",
+            "--identity",
+            "the --identity option",
+            "the key file",
+        ),
+        questions=(
+            "what (is|are) (in|inside) the (identity|identity file|key file)",
+            "(may|can|should) i (share|copy|send|publish|give away|show) my (identity|"
+            "identity file|private key|key file)",
+            "how (do i|should i) (protect|guard) my (identity|key|identity file)",
+            "(must|should) the (identity|key) (file |)(be|stay) (secret|private)",
+            "what permissions (does|should) the (identity|key) file (need|have)",
+            "who (can|may) read my (identity|key|key file)",
+            "is the identity (file |)(secret|private|a secret)",
+        ),
     ),
     Topic(
         "peer_id",
         "A peer id is the name of a node: a text such as 12D3KooW that is derived from its "
         "public key, so nobody can fake it.",
-        nouns=("a peer id", "the peer id of a node", "12D3KooW", "a peerid", "the peer_id field",
-               "a libp2p peer id", "the word peer id"),
-        questions=("what (does|do) (a peer id|peer ids) look like", "what are peer ids",
-                   "(can|could) (somebody|someone|a stranger|anybody) (fake|steal|forge|copy) "
-                   "(a|my) peer id", "how are (nodes|peers) (named|identified|recognised|told "
-                   "apart)", "what is a peer id (made|derived) from"),
+        nouns=(
+            "a peer id",
+            "the peer id of a node",
+            "12D3KooW",
+            "a peerid",
+            "the peer_id field",
+            "a libp2p peer id",
+            "the word peer id",
+        ),
+        questions=(
+            "what (does|do) (a peer id|peer ids) look like",
+            "what are peer ids",
+            "(can|could) (somebody|someone|a stranger|anybody) (fake|steal|forge|copy) "
+            "(a|my) peer id",
+            "how are (nodes|peers) (named|identified|recognised|told apart)",
+            "what is a peer id (made|derived) from",
+        ),
     ),
     Topic(
         "listen",
         "Pass --listen with a multiaddr, for example --listen /ip4/0.0.0.0/tcp/4001, and the "
         "server accepts connections there.",
-        nouns=("--listen", "the --listen option", "the listen address", "the listen option",
-               "a listen address"),
-        actions=("{change} the (port|listen port|listen address)",
-                 "listen on (a|another|a fixed|port 4001|all|a certain) (port|interface|address|"
-                 "interfaces|)", "(bind|listen) to (an|all|one) (address|interface|interfaces|port)",
-                 "use (another|a different|a fixed) port",
-                 "(say|choose|specify) where the server (listens|accepts connections)"),
-        questions=("(which|what) port (does|will) (gptnode|the server|a server|it) (use|listen on|"
-                   "open)", "where does (the|a) server listen",
-                   "which (port|address) (is|gets) used for (incoming |)connections"),
+        nouns=(
+            "--listen",
+            "the --listen option",
+            "the listen address",
+            "the listen option",
+            "a listen address",
+        ),
+        actions=(
+            "{change} the (port|listen port|listen address)",
+            "listen on (a|another|a fixed|port 4001|all|a certain) (port|interface|address|"
+            "interfaces|)",
+            "(bind|listen) to (an|all|one) (address|interface|interfaces|port)",
+            "use (another|a different|a fixed) port",
+            "(say|choose|specify) where the server (listens|accepts connections)",
+        ),
+        questions=(
+            "(which|what) port (does|will) (gptnode|the server|a server|it) (use|listen on|open)",
+            "where does (the|a) server listen",
+            "which (port|address) (is|gets) used for (incoming |)connections",
+        ),
     ),
     Topic(
         "map_check",
         "Run gptnode map check FILE: it reports every mistake in the map with its place in the "
         "JSON and what to write instead.",
         nouns=("gptnode map check", "map check", "the map check command"),
-        actions=("(check|validate|verify|test|lint|proofread) (my|the|a) {map}",
-                 "(find|look for|detect) (mistakes|errors|typos|problems|faults) in (my|the|a) {map}",
-                 "(see|know|make sure) (if|that|whether) (my|the) {map} is (valid|correct|right|"
-                 "okay|fine|good)"),
-        questions=("is my {map} (valid|correct|right|okay|fine|good)",
-                   "(my|the) {map} (has|contains) (an error|a mistake|errors|mistakes)",
-                   "(what|something) is wrong (with|in) my {map}"),
+        actions=(
+            "(check|validate|verify|test|lint|proofread) (my|the|a) {map}",
+            "(find|look for|detect) (mistakes|errors|typos|problems|faults) in (my|the|a) {map}",
+            "(see|know|make sure) (if|that|whether) (my|the) {map} is (valid|correct|right|"
+            "okay|fine|good)",
+        ),
+        questions=(
+            "is my {map} (valid|correct|right|okay|fine|good)",
+            "(my|the) {map} (has|contains) (an error|a mistake|errors|mistakes)",
+            "(what|something) is wrong (with|in) my {map}",
+        ),
     ),
     Topic(
         "map_show",
         "Run gptnode map show FILE: it draws a table and a picture of who serves which blocks.",
         nouns=("gptnode map show", "map show", "the map show command"),
-        actions=("{show} (a picture|a table|a drawing|a diagram|an overview) of (the|my|a) {map}",
-                 "(draw|visualise|visualize|picture|render|plot) (my|the|a) {map}",
-                 "{show} (who|which peer) (serves|runs|has|holds) (what|which blocks|each block) "
-                 "in (a|the|my) {map}", "{show} (the|a|my) map file in the terminal",
-                 "(get|see) a (table|picture|diagram) of the (blocks|peers and blocks)"),
+        actions=(
+            "{show} (a picture|a table|a drawing|a diagram|an overview) of (the|my|a) {map}",
+            "(draw|visualise|visualize|picture|render|plot) (my|the|a) {map}",
+            "{show} (who|which peer) (serves|runs|has|holds) (what|which blocks|each block) "
+            "in (a|the|my) {map}",
+            "{show} (the|a|my) map file in the terminal",
+            "(get|see) a (table|picture|diagram) of the (blocks|peers and blocks)",
+        ),
     ),
     Topic(
         "write_map",
-        "Write peers with their ids and addresses, the model, and routes such as \"blocks\": "
-        "\"0-3\" with a peer; blocksmap.example.json shows it.",
-        actions=("(write|create|make|compose|author|edit|begin) (a|my|my own|my first|the) "
-                 "(blocksmap|blocks map|map|map file|blocksmap file)",
-                 "(divide|split|spread|distribute|assign|share out) (the |)(blocks|layers|model) "
-                 "(over|among|between|across|to) (the |my |two |three |)(peers|machines|nodes)",
-                 "(say|define|decide|choose) which peer (runs|gets|serves) which blocks",
-                 "give (a|each|my) peer (its|some|more) blocks", "define (a route|routes)",
-                 "set up routes"),
-        questions=("what must i (write|put) (in|into) (a|the|my) {map}",
-                   "is there an example (of a|) {map}", "(what is|what's) the (format|syntax|"
-                   "structure|schema) of (a|the) {map}",
-                   "where is an example (map|blocksmap)"),
+        'Write peers with their ids and addresses, the model, and routes such as "blocks": '
+        '"0-3" with a peer; blocksmap.example.json shows it.',
+        actions=(
+            "(write|create|make|compose|author|edit|begin) (a|my|my own|my first|the) "
+            "(blocksmap|blocks map|map|map file|blocksmap file)",
+            "(divide|split|spread|distribute|assign|share out) (the |)(blocks|layers|model) "
+            "(over|among|between|across|to) (the |my |two |three |)(peers|machines|nodes)",
+            "(say|define|decide|choose) which peer (runs|gets|serves) which blocks",
+            "give (a|each|my) peer (its|some|more) blocks",
+            "define (a route|routes)",
+            "set up routes",
+        ),
+        questions=(
+            "what must i (write|put) (in|into) (a|the|my) {map}",
+            "is there an example (of a|) {map}",
+            "(what is|what's) the (format|syntax|structure|schema) of (a|the) {map}",
+            "where is an example (map|blocksmap)",
+        ),
     ),
     Topic(
         "add_peer",
         "Add its peer id and multiaddr to peers in the BlocksMap, name it in a route, and give "
         "the new map to every node.",
-        actions=("{add} (a|another|a new|one more|a third|an extra) {peer}( to (the|my) (swarm|map|"
-                 "network)|)", "(grow|extend|enlarge|expand|scale) (the|my) (swarm|network)",
-                 "(let|have|get) (a friend|another machine|a new machine|a new node) (join|to join)"
-                 "( the swarm| us|)", "use (a second|a third|another) machine",
-                 "(join|connect) (two|several|more) machines( together|)",
-                 "make the swarm (bigger|larger)"),
-        questions=("my friend wants to (run blocks|join|help|contribute)( too|)",
-                   "i (bought|have|got) (a new|another|a second) (machine|computer|server)"),
+        actions=(
+            "{add} (a|another|a new|one more|a third|an extra) {peer}( to (the|my) (swarm|map|"
+            "network)|)",
+            "(grow|extend|enlarge|expand|scale) (the|my) (swarm|network)",
+            "(let|have|get) (a friend|another machine|a new machine|a new node) (join|to join)"
+            "( the swarm| us|)",
+            "use (a second|a third|another) machine",
+            "(join|connect) (two|several|more) machines( together|)",
+            "make the swarm (bigger|larger)",
+        ),
+        questions=(
+            "my friend wants to (run blocks|join|help|contribute)( too|)",
+            "i (bought|have|got) (a new|another|a second) (machine|computer|server)",
+        ),
     ),
     Topic(
         "remove_peer",
         "Take the peer out of peers and routes in the BlocksMap, let another peer run its "
         "blocks, and share the new map.",
-        actions=("{remove} (a|an old|one|some) {peer}( from (the|my) (swarm|map|network)|)",
-                 "(kick|ban|block|exclude|expel|retire) a (peer|node)( from the swarm| out|)",
-                 "(shrink|reduce) (the|my) swarm", "make the swarm smaller",
-                 "take a (machine|node) out of (service|the swarm)"),
-        questions=("(a|my) friend (wants to leave|leaves|left)( the swarm|)",
-                   "a peer should (leave|go|no longer take part)"),
+        actions=(
+            "{remove} (a|an old|one|some) {peer}( from (the|my) (swarm|map|network)|)",
+            "(kick|ban|block|exclude|expel|retire) a (peer|node)( from the swarm| out|)",
+            "(shrink|reduce) (the|my) swarm",
+            "make the swarm smaller",
+            "take a (machine|node) out of (service|the swarm)",
+        ),
+        questions=(
+            "(a|my) friend (wants to leave|leaves|left)( the swarm|)",
+            "a peer should (leave|go|no longer take part)",
+        ),
     ),
     Topic(
         "threads",
         "Pass --threads N to gptnode serve: N is the number of CPU threads that compute.",
         nouns=("--threads", "the --threads option", "the threads option"),
-        actions=("(limit|set|change|choose|reduce|raise) the (number of |)(threads|cpu threads|"
-                 "cores|cpu cores)", "use (more|fewer|all|only some|two) (threads|cores|cpu cores)",
-                 "(limit|reduce) (the |)cpu (use|usage|load)", "keep some cores free"),
-        questions=("how many (threads|cores|cpu cores) (does it|will it|does gptnode|does a server) "
-                   "use", "gptnode uses (all|too many of) my (cores|cpus|threads)",
-                   "(my|the) (machine|cpu) is (at 100 percent|too busy|hot|fully loaded)"),
+        actions=(
+            "(limit|set|change|choose|reduce|raise) the (number of |)(threads|cpu threads|"
+            "cores|cpu cores)",
+            "use (more|fewer|all|only some|two) (threads|cores|cpu cores)",
+            "(limit|reduce) (the |)cpu (use|usage|load)",
+            "keep some cores free",
+        ),
+        questions=(
+            "how many (threads|cores|cpu cores) (does it|will it|does gptnode|does a server) use",
+            "gptnode uses (all|too many of) my (cores|cpus|threads)",
+            "(my|the) (machine|cpu) is (at 100 percent|too busy|hot|fully loaded)",
+        ),
     ),
     Topic(
         "install",
         "Clone the repository and run make demo: it makes a virtual environment, installs "
         "gptnode and starts the demo.",
         nouns=("the installation",),
-        actions=("install (gptnode|it|this|the program)", "set (gptnode|it) up( on my machine|)",
-                 "get started( with gptnode|)", "set up gptnode", "get gptnode( running|)",
-                 "build gptnode", "install gptnode on (a new|my|another) machine"),
-        questions=("what (do i need|are the requirements) (to install|to run|for) (gptnode|it)",
-                   "(which|what) python version (do i need|is required|is needed|works)",
-                   "where do i (begin|start)", "(first steps|getting started)",
-                   "installation", "does it (run|work) on (linux|a mac|my laptop)"),
+        actions=(
+            "install (gptnode|it|this|the program)",
+            "set (gptnode|it) up( on my machine|)",
+            "get started( with gptnode|)",
+            "set up gptnode",
+            "get gptnode( running|)",
+            "build gptnode",
+            "install gptnode on (a new|my|another) machine",
+        ),
+        questions=(
+            "what (do i need|are the requirements) (to install|to run|for) (gptnode|it)",
+            "(which|what) python version (do i need|is required|is needed|works)",
+            "where do i (begin|start)",
+            "(first steps|getting started)",
+            "installation",
+            "does it (run|work) on (linux|a mac|my laptop)",
+        ),
     ),
     Topic(
         "run_tests",
         "Run make test: it installs what is needed and runs the whole test suite.",
         nouns=("make test", "the test suite"),
-        actions=("(run|start|execute) (the |all |all the |)(tests|test suite|unit tests)",
-                 "(test|check) (my changes|the code|the installation)",
-                 "(see|check) (that|if|whether) (everything works|all tests pass|the tests pass)"),
+        actions=(
+            "(run|start|execute) (the |all |all the |)(tests|test suite|unit tests)",
+            "(test|check) (my changes|the code|the installation)",
+            "(see|check) (that|if|whether) (everything works|all tests pass|the tests pass)",
+        ),
     ),
     Topic(
         "stop_server",
         "Press Ctrl-C or send SIGTERM: the server ends its sessions, closes its streams and "
         "exits cleanly.",
-        actions=("(shut down|stop|end|quit|kill|turn off|terminate|close|halt) (a|the|my) (block |"
-                 "gptnode |)(server|serve process|serving node)",
-                 "stop serving( blocks|)", "shut (a|the|my) server down( cleanly| properly|)"),
-        questions=("what happens on (sigterm|a sigterm|sigint)", "sigterm",
-                   "how does a server (shut down|exit|terminate)",
-                   "can i (just |)(kill|stop) (a|the) server"),
+        actions=(
+            "(shut down|stop|end|quit|kill|turn off|terminate|close|halt) (a|the|my) (block |"
+            "gptnode |)(server|serve process|serving node)",
+            "stop serving( blocks|)",
+            "shut (a|the|my) server down( cleanly| properly|)",
+        ),
+        questions=(
+            "what happens on (sigterm|a sigterm|sigint)",
+            "sigterm",
+            "how does a server (shut down|exit|terminate)",
+            "can i (just |)(kill|stop) (a|the) server",
+        ),
     ),
 )

@@ -156,6 +156,7 @@ class ScriptedClient:
     blocks_map = None
 
     def __init__(self, folder: Path) -> None:
+        self._words = HfTokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer = Tokenizer.from_folder(folder)
         self.template = load_template(folder, self.tokenizer, None)
         self.scripts: list[Sequence[object]] = []
@@ -166,8 +167,12 @@ class ScriptedClient:
         self.hop_views = (HopView("this node", None, Span(0, 8), "local", None, ()),)
         self.peer_views: tuple[PeerView, ...] = ()
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of some ids, specials and all."""
+        return str(self._words.decode(list(ids), skip_special_tokens=False))
+
     def answer(self, ids: Sequence[int], settings: AnswerSettings) -> ScriptedAnswering:
-        self.prompts.append(self.tokenizer.decode(list(ids)))
+        self.prompts.append(self.text(ids))
         self.asked.append(settings)
         return ScriptedAnswering(self.tokenizer, len(ids), self.scripts.pop(0))
 

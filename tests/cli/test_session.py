@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -24,7 +23,11 @@ USER = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def text_of(session: ChatSession) -> str:
-    return session.client.tokenizer.decode(list(session.conversation.ids))
+    return cast("ScriptedClient", session.client).text(session.conversation.ids)
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 async def stopped_after(session: ChatSession, question: str) -> str:
@@ -194,7 +197,7 @@ async def test_a_saved_context_can_be_gone_on_from(
     assert session.load(tmp_path / "chat.csv") == len(ids)
     assert tuple(session.conversation.ids) == ids
     await ask("two", "2")
-    assert client.prompts[1].startswith(client.tokenizer.decode(list(ids)))
+    assert client.prompts[1].startswith(client.text(ids))
 
 
 async def test_a_load_that_fails_keeps_the_chat(
@@ -222,7 +225,7 @@ async def test_a_save_that_fails_keeps_the_old_file(
     await ask("one", "1")
     with pytest.raises(ContextError):
         session.save(tmp_path / "no" / "such" / "folder.csv")
-    assert os.listdir(tmp_path) == ["chat.csv"]
+    assert files_in(tmp_path) == ["chat.csv"]
 
 
 async def test_a_reload_that_fails_keeps_the_chat(

@@ -117,7 +117,12 @@ def test_a_file_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 68, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"x" * 999],
+    [
+        b"",
+        b"\0" * 68,
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        b"x" * 999,
+    ],
 )
 def test_a_file_without_a_key_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
     path = private_file(tmp_path / "node.pem", data)

@@ -98,16 +98,28 @@ def lane() -> Iterator[ComputeLane]:
         yield lane
 
 
-class MemoryStream(trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]):
+class MemoryStream(trio.abc.Stream):
     """One end of an in-memory stream whose other end is known to be ``peer_id``."""
 
-    def __init__(self, stream: trio.StapledStream, peer_id: str) -> None:  # type: ignore[type-arg]
-        super().__init__(stream.send_stream, stream.receive_stream)
+    def __init__(self, stream: trio.abc.Stream, peer_id: str) -> None:
         self.peer_id = peer_id
+        self._stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
     async def reset(self) -> None:
         """Break both directions."""
-        await trio.aclose_forcefully(self)
+        await trio.aclose_forcefully(self._stream)
 
 
 class MemoryHost:

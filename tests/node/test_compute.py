@@ -55,6 +55,7 @@ async def test_work_whose_caller_left_before_it_began_is_skipped(lane: ComputeLa
     ran: list[str] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lane.run, may_end.wait)
+        await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(0.02):
             await lane.run(lambda: ran.append("left"))
         may_end.set()

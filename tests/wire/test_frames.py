@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -30,7 +31,7 @@ def decoder_with(limit_bytes: int, limits: Limits = DEFAULT_LIMITS) -> FrameDeco
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(data) + 1) for place in at), len(data)]
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 @given(

@@ -10,7 +10,7 @@ from gptnode.wire.tensor import MAX_TENSOR_BYTES
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
-    assert DEFAULT_LIMITS == Limits(64 * 1024, 64 * 1024 * 1024, 8, 4)
+    assert Limits(64 * 1024, 64 * 1024 * 1024, 8, 4) == DEFAULT_LIMITS
 
 
 @pytest.mark.parametrize(

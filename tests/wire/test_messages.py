@@ -105,7 +105,7 @@ CASES: list[tuple[type, str, list[Any]]] = [
     (
         WireTensor,
         "shape",
-        [(), [1, 2], (1, 1, 1, 1, 2), (0, 2), (-1, -2), (True, 2), (2,), (1.0, 2)],
+        [(), [1, 2], (1, 1, 1, 1, 2), (0, 2), (-1, -2), (True, 2), (3,), (1.0, 2)],
     ),
     (WireTensor, "data", [bytes(7), bytes(9), b"", None, "x" * 8, bytearray(8), [0] * 8]),
 ]

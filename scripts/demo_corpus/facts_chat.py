@@ -1,0 +1,478 @@
+"""Inside a chat: slash commands, keys and sampling."""
+
+from demo_corpus.grammar import Topic
+
+
+def _slash(name: str) -> tuple[str, ...]:
+    return (f"/{name}", f"the /{name} command", f"the {name} command", f"the command /{name}")
+
+
+TOPICS = (
+    Topic(
+        "help_command",
+        "Type /help: it lists all slash commands of the chat with one line for each.",
+        nouns=(*_slash("help"), "a slash command"),
+        actions=(
+            "{show} (all |the |)(slash |chat |)commands",
+            "get help( in the chat|)",
+            "(list|learn|discover) the commands",
+        ),
+        questions=(
+            "(which|what) (slash |chat |)commands (are there|exist|do you have|can i (type|"
+            "use)|does the chat (have|know))",
+            "help",
+            "i need help",
+            "commands",
+            "what can i type (in|into) (the|a) chat",
+            "(list|show|name) (all |the |)(slash |chat |)commands",
+            "are there (any |)(slash |)commands",
+            "what are slash commands",
+            "what does a slash do",
+            "where is the help",
+        ),
+    ),
+    Topic(
+        "exit_command",
+        "Type /exit or press Ctrl-D to leave the chat; the peers free your session.",
+        nouns=_slash("exit"),
+        actions=(
+            "(leave|quit|exit|close|end|get out of) (the|a|this) {chat}",
+            "(leave|quit|exit|close) (gptnode|the program|it)",
+            "get out( of here|)",
+        ),
+        questions=(
+            "exit",
+            "quit",
+            "how do i quit",
+            "i want (to go|out)",
+            "what does ctrl-d do",
+            "how do i get back to my shell",
+        ),
+    ),
+    Topic(
+        "peers_command",
+        "Type /peers: it lists the peers of the map with their blocks, whether they are "
+        "connected, and their latency.",
+        nouns=_slash("peers"),
+        actions=(
+            "{show} (the|all|my|connected) (peers|nodes)( and their (state|health|latency)|)",
+            "{show} (which|what) (peers|nodes) (are connected|are online|are up|i am connected "
+            "to|are alive)",
+            "(see|know|check|find out|tell) (whether|if) a peer is (connected|"
+            "online|up|alive|reachable|there)",
+            "{show} (the |)(latency|ping|health|state) of (a|the|my|each) (peers|peer|node)",
+        ),
+        questions=(
+            "who is (connected|online|there)",
+            "(which|what) (peers|nodes) am i connected to",
+            "are (my|the|all) peers (connected|online|up|alive)",
+            "how many peers (are connected|do i have|are online)",
+        ),
+    ),
+    Topic(
+        "connect_command",
+        "Type /connect PEER_ID MULTIADDR, and the chat dials that peer at that address.",
+        nouns=_slash("connect"),
+        actions=(
+            "(connect|dial|link|hook up)( to|) (a|another|one more|some) (peer|node|server)"
+            "( by hand| myself| manually| from the chat|)",
+            "(open|make|establish) a connection to (a|another) (peer|node)",
+            "(dial|connect to|reach|call) a peer at (a|another|a new|a different) (address|"
+            "multiaddr)",
+            "reconnect (to a|a) peer",
+        ),
+        questions=(
+            "a peer (moved|has moved|changed) (to a new|its) address",
+            "(a|my) peer has (a new|another|a different) (address|ip)",
+        ),
+    ),
+    Topic(
+        "clear_command",
+        "Type /clear: it forgets the chat so far and starts with an empty context.",
+        nouns=_slash("clear"),
+        actions=(
+            "(clear|empty|reset|wipe|erase|forget|delete|flush) the (chat|context|conversation|"
+            "history|memory)",
+            "{start} (a new chat|over|again|afresh|from scratch|"
+            "from the beginning|a fresh chat|a new conversation)",
+            "make (you|it|the model) forget (everything|the chat|what i said|all of this)",
+        ),
+        questions=(
+            "forget (everything|all|what i said|it all)",
+            "new chat",
+            "can we start (over|again|fresh)",
+            "(i want|can i have) a (clean slate|fresh start|new chat)",
+        ),
+    ),
+    Topic(
+        "save_command",
+        "Type /save FILE: the chat is stored as CSV, the token ids only, and an old file is kept "
+        "if that fails.",
+        nouns=(*_slash("save"), "the csv file", "the saved file"),
+        actions=(
+            "{save} (the|my|this|a) (chat|conversation|context|session|talk|dialogue)"
+            "( to a file| to disk| as csv| for later|)",
+            "(put|get) (the|my) chat (in|into) a (file|csv)",
+            "keep (this|my) (chat|conversation)( for later| for tomorrow|)",
+            "{save} the (token ids|tokens|ids)( of the chat|)",
+        ),
+        questions=(
+            "(which|what) format (does|do) a saved (chat|context) have",
+            "in which format is the chat (saved|stored)",
+            "save",
+            "what is in (a|the) (saved chat|csv|csv file)",
+            "what happens when a save fails",
+        ),
+    ),
+    Topic(
+        "load_command",
+        "Type /load FILE: the saved ids are checked against the model, then the chat goes on "
+        "where it was.",
+        nouns=_slash("load"),
+        actions=(
+            "{load} (a|the|my|an old|a saved|an earlier) (chat|conversation|context|session)"
+            "( from a file| from disk| from csv|)",
+            "(continue|resume|go on with|pick up|carry on with) (a|my|an old|yesterday's|"
+            "a saved|an earlier) (chat|conversation|session)",
+            "(get|go) back (to|) (my|an) old chat",
+            "{load} (the |)(token ids|a csv file|saved ids|a csv)",
+        ),
+        questions=(
+            "where is my (old|saved) chat",
+            "load",
+            "can i (go on|continue) (later|tomorrow|where i stopped)",
+            "what is checked when (i load|loading) a (chat|file)",
+        ),
+    ),
+    Topic(
+        "map_command",
+        "Type /map: it shows the BlocksMap in use, with the peer of every span.",
+        nouns=_slash("map"),
+        actions=(
+            "{show} (the|my|the current|the loaded) {map} (in|inside|during|from|while in) (the|"
+            "a) chat",
+            "{show} the (current|loaded|active) {map}",
+            "{show} (who|which peer) (runs|serves) what while (i chat|chatting)",
+        ),
+        questions=(
+            "which {map} (is in use|is loaded|am i using|do you use|is active)",
+            "(which|what) map is (this|that|it) chat using",
+            "can i (see|show) the map without leaving the chat",
+        ),
+    ),
+    Topic(
+        "reload_command",
+        "Type /reload: it reads the BlocksMap again and builds the new route; if the map is bad, "
+        "the old one stays.",
+        nouns=_slash("reload"),
+        actions=(
+            "(reload|re-read|reread|refresh|update) (the|my|a) {map}",
+            "use (a|my|the) (changed|new|edited|updated) {map}( without (leaving|restarting)|)",
+            "(apply|activate|take over|pick up) (a change|changes|my edits|my changes) (of|to|"
+            "in) the {map}",
+            "switch to a new map (in|during) (a|the) chat",
+        ),
+        questions=(
+            "i (changed|edited|updated) (the|my) {map}",
+            "must i restart (when|after) (the|my) {map} (changes|changed)",
+            "reload",
+        ),
+    ),
+    Topic(
+        "stats_command",
+        "Type /stats: it shows tokens per second, the time of each hop, and how full the "
+        "context is.",
+        nouns=(*_slash("stats"), "the statistics"),
+        actions=(
+            "{show} (the |)(speed|statistics|stats|timings|performance|numbers|tokens per second)",
+            "(measure|know|see|check) how (fast|quick) (it|the model|the swarm|the "
+            "answer|gptnode) is",
+            "(see|find) (the slow|the slowest|which) (hop|peer) (is slow|)",
+            "{show} how full the context is",
+            "(benchmark|measure) the (swarm|speed|hops)",
+        ),
+        questions=(
+            "how (fast|quick) (is it|are you|is this|was that)",
+            "what is the speed",
+            "how many tokens per second( do i get| is that|)",
+            "how (much|many) (context|of the context|tokens) (have i used|is used|are left|"
+            "is left|did i use)",
+            "which (peer|hop) is (slow|the slowest)",
+            "how long does each hop take",
+            "stats",
+        ),
+    ),
+    Topic(
+        "system_command",
+        "Type /system TEXT: it sets the system message that the model reads before the chat.",
+        nouns=(
+            *_slash("system"),
+            "the system message",
+            "a system message",
+            "the system prompt",
+            "a system prompt",
+        ),
+        actions=(
+            "{change} (the|a|my) system (message|prompt|text)",
+            "give (you|the model) (instructions|a role|a persona|a personality|a character|"
+            "general instructions)",
+            "tell (you|the model) how to (behave|answer|talk|act)",
+            "(change|set) your (behaviour|role|personality|style)",
+        ),
+        questions=("can you (play a role|be a pirate|act as a teacher)",),
+    ),
+    Topic(
+        "set_command",
+        "Type /set OPTION VALUE, for example /set temperature 0.7, and it holds from the next "
+        "answer on.",
+        nouns=_slash("set"),
+        actions=(
+            "{change} (an option|options|a setting|settings|a parameter|parameters|the "
+            "sampling options) (in|during|inside) (the|a) chat",
+            "{change} (an option|a setting|a parameter|my settings|the settings)",
+            "{change} the (temperature|seed|top-k|top-p) (in|during|inside|within) (the|a) chat",
+            "(turn up|turn down|raise|lower) the temperature (in|during) the chat",
+        ),
+        questions=(
+            "where are the (settings|options|preferences)( of the chat|)",
+            "can i change (settings|options) while (chatting|i chat)",
+        ),
+    ),
+    Topic(
+        "retry_command",
+        "Type /retry: the last answer is dropped and the model writes a new one.",
+        nouns=_slash("retry"),
+        actions=(
+            "(get|have|ask for|see|want) (another|a different|a new|a better) (answer|reply|"
+            "response)( to the same question|)",
+            "(regenerate|redo|rewrite|repeat) (the|an|the last|your last) (answer|reply|response)",
+            "(let|make) (you|the model) (try|answer) again",
+            "try the (last |same |)(question|prompt) again",
+        ),
+        questions=(
+            "i (do not|don't) like (the|this|that|your) answer",
+            "(the|that|this) answer (was|is) (bad|wrong|not good|poor)",
+            "retry",
+            "can you try again",
+            "give me (another|a different|a better) (answer|reply)",
+        ),
+    ),
+    Topic(
+        "undo_command",
+        "Type /undo: it takes back your last message and the answer to it.",
+        nouns=_slash("undo"),
+        actions=(
+            "(undo|take back|revert|unsend|withdraw|remove|delete) (my|the) (last|latest|"
+            "previous) (message|turn|question|prompt|line)",
+            "(go|step) back one (turn|message|step)",
+            "(unsay|withdraw) something",
+            "correct (my|a) (last |)(message|question)",
+        ),
+        questions=(
+            "i (made a typo|typed something wrong|sent it too early|made a mistake) in my "
+            "(last |)message",
+            "i sent the wrong (message|question|text)",
+            "undo",
+            "(ignore|forget|scratch|drop) my last (message|question)",
+        ),
+    ),
+    Topic(
+        "stop_answer",
+        "Press Space or Ctrl-C: the answer stops at once, and what was printed stays in the "
+        "context.",
+        nouns=("the space key", "the space bar"),
+        actions=(
+            "{stop} (the|an|a running|a long|your|this) {answer}",
+            "{stop} (the model|you) (while it writes|from writing|in the middle|mid sentence|"
+            "while it is talking|)",
+            "{stop} (generating|writing|streaming|the stream)",
+            "(make|let) (you|the model|it) (stop|be quiet|shut up|stop talking)",
+            "cut an answer short",
+        ),
+        questions=(
+            "which key (stops|ends|interrupts) (an|the) answer",
+            "stop",
+            "(the|your) answer is (too long|endless|getting long)",
+            "what does (space|ctrl-c|the space key|control c) do",
+            "(it|the model) (does not stop|won't stop|keeps) (writing|talking)",
+            "the model talks too much",
+        ),
+    ),
+    Topic(
+        "multi_line",
+        "Press Alt-Enter for a new line in your message, and Enter to send it.",
+        nouns=("multi-line input", "alt-enter"),
+        actions=(
+            "(write|type|enter|send) (a message|messages|text|a prompt) (with|of|over) (several|"
+            "more than one|many|two|multiple) lines",
+            "(insert|type|make|add|enter) a (new line|newline|line break)",
+            "(write|paste) a (long|multi-line|multiline) (message|text|prompt)",
+            "start a new line without sending",
+        ),
+        questions=(
+            "enter sends (my|the) message too early",
+            "can a message have (several|two|many) lines",
+            "how do i send (my|a) message",
+        ),
+    ),
+    Topic(
+        "sampling",
+        "The sampling options are temperature, top-k, top-p, min-p, repetition penalty and seed; "
+        "they decide how the next token is picked.",
+        nouns=(
+            "sampling",
+            "the sampling options",
+            "a sampling option",
+            "the sampling parameters",
+            "the sampler",
+        ),
+        questions=(
+            "(which|what) (sampling |generation |)(options|parameters|settings|knobs) (are "
+            "there|exist|can i set|does sampling have)( for sampling| for answers|)",
+            "how is (the next|a|each|a new) token (picked|chosen|selected|sampled)",
+            "what (decides|determines|influences) (which|the next) token( comes next|)",
+            "(list|name) the sampling (options|parameters)",
+            "what can i tune (in the answers|for generation)",
+        ),
+    ),
+    Topic(
+        "temperature",
+        "The temperature sets how bold the sampling is: 0 always takes the most likely token, "
+        "higher values vary more.",
+        nouns=(
+            "the temperature",
+            "temperature",
+            "--temperature",
+            "the temperature option",
+            "a high temperature",
+            "a low temperature",
+        ),
+        actions=(
+            "(get|make) (more |less |)(creative|varied|bold|random|surprising|wild) answers",
+            "make (you|the model|answers) (more |less |)(creative|random|bold|varied|boring)",
+        ),
+        questions=(
+            "(which|what) temperature (should i use|is good|is best)",
+            "what does a (high|higher|low|lower) temperature (do|mean)",
+            "(answers|the answers) are too (random|wild|boring|strange|dull)",
+            "how random are (the |)answers",
+        ),
+    ),
+    Topic(
+        "greedy",
+        "Use --temperature 0: decoding is then greedy, and the same prompt always gives the same "
+        "answer.",
+        nouns=(
+            "greedy decoding",
+            "--temperature 0",
+            "greedy sampling",
+            "temperature 0",
+            "temperature zero",
+            "a deterministic answer",
+        ),
+        actions=(
+            "(get|have|make) (the same answer (each time|every time|always|twice)|"
+            "deterministic answers|repeatable answers|reproducible (answers|output))",
+            "(turn off|switch off|avoid|disable) (randomness|sampling|chance)",
+            "make (answers|the output|it) (deterministic|repeatable|reproducible)",
+        ),
+        questions=(
+            "why (is|does) (the|each) answer (different|change)( each time| every time|)",
+            "how do i always get the same (answer|output|reply)",
+        ),
+    ),
+    Topic(
+        "top_k_top_p",
+        "Top-k keeps only the k most likely tokens, top-p the smallest set whose probabilities "
+        "reach p, min-p those near the best.",
+        nouns=(
+            "top-k",
+            "top-p",
+            "min-p",
+            "top k",
+            "top p",
+            "nucleus sampling",
+            "min p",
+            "--top-k",
+            "--top-p",
+            "--min-p",
+        ),
+        actions=(
+            "(cut|leave|rule) (off|out) unlikely tokens",
+            "(exclude|forbid|drop) (rare|unlikely|improbable) tokens",
+        ),
+        questions=("(what is|what's) the difference (between|of) top-k and top-p",),
+    ),
+    Topic(
+        "seed",
+        "Pass --seed S: with the same seed, prompt and options, sampling draws the same tokens "
+        "again.",
+        nouns=("a seed", "the seed", "--seed", "the seed option", "a random seed"),
+        actions=(
+            "(repeat|reproduce|replay) a (random|sampled) (answer|run)",
+            "(fix|set) the (seed|random numbers|random generator)",
+        ),
+        questions=("which seed (is used|should i use)", "how do i repeat a sampled answer"),
+    ),
+    Topic(
+        "repetition",
+        "Set a repetition penalty above 1, for example /set repetition_penalty 1.1, so that "
+        "words used before get less likely.",
+        nouns=("the repetition penalty", "a repetition penalty", "repetition penalty"),
+        actions=(
+            "(avoid|prevent|reduce|stop) (repetition|repetitions|repeated words|loops)",
+            "(keep|stop) (you|the model) from repeating (itself|yourself|words)",
+        ),
+        problems=(
+            "(the model|it|the answer) (repeats itself|says the same (words|thing) (again and "
+            "again|over and over)|is stuck in a loop|loops|keeps repeating)",
+        ),
+    ),
+    Topic(
+        "stop_sequence",
+        "A stop sequence is a text that ends the answer when the model writes it; pass it with "
+        "--stop TEXT.",
+        nouns=(
+            "a stop sequence",
+            "stop sequences",
+            "--stop",
+            "the --stop option",
+            "a stop word",
+            "a stop string",
+        ),
+        actions=(
+            "(stop|end) (an answer|the answer|generation) at a (word|text|certain word|phrase|"
+            "string)",
+            "{add} a stop (sequence|word|string)",
+        ),
+        questions=("which text ends an answer", "how does the model know (when|where) to stop"),
+    ),
+    Topic(
+        "max_tokens",
+        "Pass --max-tokens N: the answer ends after N tokens at the latest.",
+        nouns=("--max-tokens", "the --max-tokens option", "max tokens", "the max-tokens option"),
+        actions=(
+            "(limit|set|restrict|cap|bound) (the |)(length|size|number of tokens)( of (an|the) "
+            "answer| of answers|)",
+            "get (shorter|short|longer|brief) (answers|replies)",
+            "make (the |)(answers|replies) (shorter|longer|brief)",
+        ),
+        questions=(
+            "how long (can|may|will) an answer (be|get)",
+            "(answers|the answers|your answers) are too (long|short)",
+            "why (is|was) (the|my|an) answer cut off",
+        ),
+    ),
+    Topic(
+        "json_output",
+        "Pass --json: the command prints one JSON object with the text, the token ids, counts "
+        "and speed.",
+        nouns=("--json", "the --json option", "json output", "the json option"),
+        actions=(
+            "(get|have|print|read) (the |)(output|answer|result|answers) (as|in) json",
+            "(parse|process) the (answer|output) (in|with|by) (a|another) (program|script)",
+            "get machine readable output",
+        ),
+        questions=("is there (a |)json( output|)", "can gptnode (print|write|output) json"),
+    ),
+)

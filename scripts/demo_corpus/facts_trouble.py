@@ -1,0 +1,292 @@
+"""When something goes wrong."""
+
+from demo_corpus.grammar import Topic
+
+TOPICS = (
+    Topic(
+        "peer_dies",
+        "The chat turns to a replica, sends the token ids again and goes on; no printed token is "
+        "lost or repeated.",
+        nouns=("failover",),
+        problems=(
+            "(a|one|my|another) {peer} {dies}( during a chat| in the middle of an answer|"
+            " while i chat|)",
+            "(a|one) of (my|the) {machines} {dies}",
+            "(a|the) {peer} (loses power|is switched off|reboots|is unplugged|hangs)",
+            "i (lose|lost) (a peer|the connection|a node)( during an answer|)",
+        ),
+        questions=(
+            "does (gptnode|a chat|my chat|the chat) survive (a|the) (crash|failure|loss|"
+            "outage)( of a (peer|server)|)",
+            "do i lose (my chat|anything|tokens|my answer) (if|when) a {peer} {dies}",
+            "what is failover",
+            "is (my chat|the chat|the answer|anything) lost (if|when) a {peer} {dies}",
+        ),
+    ),
+    Topic(
+        "reroute",
+        "Edit the BlocksMap so that another peer runs those blocks, then type /reload; the chat "
+        "continues over the new route.",
+        nouns=("rerouting", "a reroute"),
+        actions=(
+            "(reroute|route|go|work|get) around (a|the) (failed|dead|broken|missing|slow) peer",
+            "(replace|swap|exchange|substitute) a (failed|dead|broken|missing|slow) (peer|node|"
+            "machine|server)",
+            "(move|shift|transfer|reassign|hand over) blocks (to|from one peer "
+            "to) another( peer| machine| node|)",
+            "(change|switch|redirect|reroute) (the|a) route( by hand| of a chat|)",
+            "reroute( a chat| the chat| blocks|)",
+            "give (its|a dead peer's|the) blocks to another (peer|machine|node)",
+        ),
+        questions=("(a|the) peer (is|stays) dead for good and has no replica",),
+    ),
+    Topic(
+        "connection_refused",
+        "Nothing listens at that address: check that the server is running, and that the map has "
+        "its IP and port.",
+        nouns=("connection refused", "the error connection refused", "a refused connection"),
+        problems=(
+            "(the|my|a) connection (is|was|gets) refused",
+            "(i get|i see|it says|the error is|"
+            "gptnode says|there is|the message is) connection refused",
+            "(i|the chat|my node) (cannot|can't|can not|could not) (connect|reach|connect to|"
+            "dial) (a|the|my|to a|to the) {peer}",
+            "(dialing|dialling|connecting to) (a|the) peer fails",
+            "(a|the|my) peer is (unreachable|not reachable)",
+        ),
+    ),
+    Topic(
+        "not_allowed",
+        "Your peer id is not in the map of that node: add it to peers or clients there and reload.",
+        nouns=("peer not allowed", "the error peer not allowed"),
+        problems=(
+            "(the|my|a) peer is not allowed",
+            "(i get|i see|it says|the error is|gptnode says|"
+            "there is|the message is) (peer |)not allowed",
+            "(a|the|another) {peer} (refuses|rejects|denies|turns away|does not let in) (me|my "
+            "node|my peer|my id)",
+            "(i am|my node is|my peer is) (denied|rejected|not "
+            "authorised|not authorized|not permitted|not let in|unknown there)",
+            "access is denied",
+            "permission to connect is denied",
+        ),
+    ),
+    Topic(
+        "busy",
+        "The server has no room for another session: the chat waits and tries again, or uses a "
+        "replica if there is one.",
+        nouns=("a busy server", "the busy error", "server busy"),
+        problems=(
+            "(the|a|my) {peer} is (busy|full|overloaded|at its limit|too busy|occupied)",
+            "(i get|i see|it says|the error is|gptnode says|the message is) (the server is |)busy",
+            "(too many|many) (clients|sessions|people|users) (use|are on) (the|a|one) {peer}",
+        ),
+    ),
+    Topic(
+        "fingerprint_mismatch",
+        "Two nodes have different model files: copy the same model folder to both, then start "
+        "them again.",
+        nouns=("a fingerprint mismatch", "fingerprint mismatch", "the fingerprint error"),
+        problems=(
+            "the (fingerprints|fingerprint) (do not match|don't match|does not match|differ|"
+            "differs|is different|are different|is wrong)",
+            "(i get|i see|it says|the error is|gptnode says|there is) (a |)fingerprint mismatch",
+            "(two|the|my) (nodes|peers) have (different|other|not the same) (models|model "
+            "files|weights)",
+            "(a|the) peer has (another|a different|the wrong) model",
+        ),
+    ),
+    Topic(
+        "gap",
+        "Some blocks have no peer: add a route for them, then run map check again until no gap "
+        "is reported.",
+        nouns=("a gap in the map", "a gap", "a gap error", "a hole in the map"),
+        problems=(
+            "(the|my) {map} has (a gap|gaps|a hole|holes)",
+            "(some|a few) blocks (are missing|"
+            "have no peer|are not served|are uncovered|nobody runs)( in (the|my) map|)",
+            "(i get|it says|gptnode says|the error is) (a gap|blocks are missing|gap in routes)",
+            "(nobody|no peer) (runs|serves|has) (some blocks|a block|block 5|one block)",
+            "the routes do not cover all blocks",
+        ),
+    ),
+    Topic(
+        "wrong_peer_id",
+        "The node at that address has another identity: run gptnode id there and put the peer id "
+        "it shows into the map.",
+        nouns=("a wrong peer id", "the error wrong peer id", "a peer id mismatch"),
+        problems=(
+            "the peer id (is wrong|does not match|is not right|is different|differs|is not the "
+            "expected one)",
+            "(i get|it says|gptnode says|the error is) (wrong peer id|peer id "
+            "mismatch|a wrong peer id)",
+            "(another|a different|the wrong) (peer|node) answers at (that|the|an) address",
+            "(a|the) (peer|node) has (a new|another|a different) (identity|peer id|id)",
+        ),
+    ),
+    Topic(
+        "out_of_memory",
+        "Give that node fewer blocks in the map, use bf16, or allow fewer sessions, so that less "
+        "memory is needed.",
+        nouns=("out of memory", "an out of memory error", "the out of memory error"),
+        problems=(
+            "(a|my|the) {peer} (runs|is|ran) out of (memory|ram)",
+            "(memory|ram|the memory) is (full|not enough|too small|exhausted|used up)",
+            "(i get|it says|gptnode says|the error is) out of memory",
+            "(the|a|my) (process|server|node) is killed by the system",
+            "(i|my machine|my node) (do not|does not) have enough (memory|ram)",
+            "the blocks do not fit( in memory| into ram|)",
+        ),
+        actions=("(use|need) less (memory|ram)", "(save|reduce) (memory|ram)( on a node|)"),
+    ),
+    Topic(
+        "slow",
+        "Type /stats to find the slowest hop, then give that peer fewer blocks or take a peer "
+        "that is nearer.",
+        nouns=("a slow answer",),
+        problems=(
+            "(the|an|my) (answer|answers|reply|chat|model|swarm) (is|are|comes|gets|becomes) "
+            "(slow|very slow|too slow|so slow|sluggish|slowly)",
+            "it (is|runs|gets) (slow|so slow|too slow|very slowly)",
+            "(tokens|words) (come|appear) (slowly|very slowly)",
+            "i (wait|have to wait) (long|a long time|forever|ages)( for each token|)",
+        ),
+        actions=(
+            "(speed up|accelerate|make faster) (the|my) (answers|chat|swarm)",
+            "(get|have) (faster|quicker) answers",
+            "make (it|gptnode|the swarm) (faster|quicker|run faster)",
+            "improve (the |)(speed|performance|latency)",
+        ),
+        questions=(
+            "why is (it|gptnode|the answer|this|everything) (so |too |)slow",
+            "(gptnode|it) (lags|is lagging|crawls|takes forever)",
+        ),
+    ),
+    Topic(
+        "no_replica",
+        "No other peer has those blocks: start a server for them and add it as a replica, or "
+        "wait until the peer is back.",
+        nouns=("the error no replica", "no replica"),
+        problems=(
+            "(there is|i have|a span has) no replica( left| for some blocks|)",
+            "(i get|it says|gptnode says|the error is) no replica( left|)",
+            "(a|the) (failed|dead|lost) peer has no (replica|backup|stand-in|spare)",
+            "(all|the|both) replicas (are|have) (gone|failed|down|dead|offline)",
+        ),
+    ),
+    Topic(
+        "bad_map",
+        "The message names the place in the JSON, for example routes[3].peer_id, and says what "
+        "to write instead.",
+        nouns=("a map error", "a json error", "an error in the map", "routes[3].peer_id"),
+        problems=(
+            "(the|my) {map} (is|gets) (rejected|refused|invalid|not accepted|not valid)",
+            "(the|my) {map} (cannot|can't|could not) be (loaded|read|parsed|opened)",
+            "(i get|there is|it says) (a|an) (json|map|syntax|parse) error",
+            "gptnode (complains about|does not like|does not accept) (the|my) {map}",
+        ),
+        questions=(
+            "where is the (mistake|error) in my {map}",
+            "how do i read (a|the) (map|json) error",
+        ),
+    ),
+    Topic(
+        "missing_tensor",
+        "A model file is incomplete or damaged: the error names the file and the tensor, so "
+        "download or copy that file again.",
+        nouns=(
+            "a missing tensor",
+            "a truncated file",
+            "the error missing tensor",
+            "a damaged model file",
+        ),
+        problems=(
+            "(a|one|some) (tensor|weight|tensors) (is|are) missing",
+            "(a|the|my) (safetensors |model |weights |)file is (damaged|truncated|broken|"
+            "corrupt|corrupted|incomplete|too short)",
+            "(i get|it says|gptnode says|the error is) (missing tensor|truncated file|wrong "
+            "shape|corrupt file)",
+            "(a|the) tensor has (the|a) wrong shape",
+            "(the |)(weights|model) (cannot|can't) be (loaded|read)",
+        ),
+    ),
+    Topic(
+        "port_in_use",
+        "Another program uses that port: choose a free one with --listen, or stop the other "
+        "program.",
+        nouns=("the error address already in use", "address already in use", "a port conflict"),
+        problems=(
+            "(the|my|a) port is (in use|taken|already used|occupied|already taken|not free)",
+            "(i get|it says|gptnode says|the error is) (address already in use|port in use)",
+            "(the|a) server cannot (bind|open the port|listen)",
+            "another (program|process|server) (has|uses|blocks|holds) (the|my) port",
+        ),
+    ),
+    Topic(
+        "identity_permissions",
+        "gptnode refuses an identity that others can read: run chmod 600 on the file and start "
+        "again.",
+        nouns=("the identity permissions error",),
+        problems=(
+            "(my|the) (identity|identity file|key|key file) (is refused|is rejected|is not "
+            "accepted|has wrong permissions|has bad permissions|is readable by others|can be "
+            "read by others|is too open)",
+            "(i get|it says|gptnode says|the error is) (permissions are too open|others can "
+            "read the identity|identity file is readable by others)",
+        ),
+        questions=(
+            "(why|when) does gptnode (refuse|reject) (my|the|an) (identity|key|identity file)",
+        ),
+    ),
+    Topic(
+        "timeout",
+        "The peer took too long: see /peers for its state; the chat tries the next replica, and "
+        "/reload builds the route anew.",
+        nouns=("a timeout", "the timeout error", "deadline exceeded"),
+        problems=(
+            "(a|the|my) (peer|request|step|hop|connection) (times out|timed out|took too long|"
+            "takes too long|does not answer in time)",
+            "(i get|it says|gptnode says|the error is|there is) (a timeout|timeout|deadline "
+            "exceeded)",
+            "(nothing|no answer) comes( for a minute| at all|)",
+            "the chat (hangs|is stuck|freezes|waits forever)",
+        ),
+    ),
+    Topic(
+        "load_fails",
+        "The file does not fit this model or holds a wrong id: the error says which, and your "
+        "current chat stays as it is.",
+        nouns=("a failed load",),
+        problems=(
+            "(i cannot|i can't|it cannot) (load|open|restore) (my|a|the|an old) (saved |)(chat|"
+            "csv|conversation)",
+            "(/load|loading|loading a chat|restoring) (fails|does not work|failed|gives an error)",
+            "(a|my|the) saved chat (does not load|is refused|is rejected|cannot be loaded)",
+            "(the|a) csv (holds|has) (a wrong|an unknown|a bad) (id|token id)",
+        ),
+    ),
+    Topic(
+        "logs",
+        "Start the server with --log-level debug: it then writes structured logs about every "
+        "session and step.",
+        nouns=(
+            "--log-level",
+            "the logs",
+            "the --log-level option",
+            "structured logs",
+            "the log level",
+        ),
+        actions=(
+            "{show} (more |the |debug |)(logs|log output|log messages|details of a server)",
+            "(debug|trace|inspect|diagnose) (a|my|the) (server|node|problem|error)",
+            "{change} the log level",
+            "(get|see) (more details|verbose output|debug output)",
+        ),
+        questions=(
+            "where are the logs",
+            "does (the|a) server (write|have|keep) (logs|a log)",
+            "what (is the server doing|does a server log)",
+            "how do i find out what (went wrong|a server does|happened)",
+        ),
+    ),
+)
