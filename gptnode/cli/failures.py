@@ -26,7 +26,7 @@ BROKEN_PIPE = 141
 def report_failure(error: BaseException) -> int:
     """Say on stderr what went wrong, if there is anything to say; returns the exit code."""
     leaves = tuple(_leaves(error))
-    if any(_is_interrupt(leaf) for leaf in leaves):
+    if any(isinstance(leaf, (KeyboardInterrupt, click.Abort)) for leaf in leaves):
         return INTERRUPTED
     if any(isinstance(leaf, BrokenPipeError) for leaf in leaves):
         _silence_output()
@@ -51,13 +51,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(child)
     else:
         yield error
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Ctrl-C; click turns it, and an EOFError, into Abort."""
-    if isinstance(error, click.Abort):
-        return not isinstance(error.__cause__, EOFError)
-    return isinstance(error, KeyboardInterrupt)
 
 
 def _say_click(error: click.ClickException) -> None:

@@ -13,7 +13,7 @@ from prompt_toolkit.input import Input
 
 from gptnode.cli import views
 from gptnode.cli.commands import CommandLine, Outcome, PromptText, parse_line, run_command
-from gptnode.cli.keys import Interrupt, stop_on_keys
+from gptnode.cli.keys import CTRL_C, Interrupt, stop_on_keys
 from gptnode.cli.prompt import ChatPrompt, NoLine
 from gptnode.cli.render import Screen
 from gptnode.cli.session import ChatSession
@@ -48,11 +48,15 @@ class Conversing:
         self._interrupt = interrupt
 
     async def run(self) -> None:
-        """Chats until /exit, Ctrl-D, or Ctrl-C twice."""
+        """Chats until /exit, Ctrl-D, or Ctrl-C twice.
+
+        The terminal is raw throughout: what is typed between two prompts is not echoed into the
+        output, and waits for the next one.
+        """
         self._screen.line(views.headline(self._session))
         self._screen.status("/help lists the commands, Space stops an answer, Ctrl-D ends the chat")
         interrupted = False
-        with self._interrupt.calls(None):
+        with self._interrupt.calls(None), self._keyboard.raw_mode():
             while True:
                 line = await self._prompt.read()
                 if line is NoLine.END or (line is NoLine.INTERRUPTED and interrupted):
@@ -81,7 +85,8 @@ class Conversing:
     async def _command(self, line: CommandLine) -> Outcome:
         """A command; Ctrl-C leaves it."""
         with trio.CancelScope() as scope, self._interrupt.calls(scope.cancel):
-            outcome = await run_command(line, self._session, self._screen)
+            async with stop_on_keys(self._keyboard, scope.cancel, CTRL_C):
+                outcome = await run_command(line, self._session, self._screen)
         if scope.cancelled_caught:
             self._screen.status("stopped")
             return Outcome.GO_ON

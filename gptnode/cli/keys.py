@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
@@ -17,9 +18,12 @@ from prompt_toolkit.keys import Keys
 
 from gptnode.node.nursery import background_nursery
 
-__all__ = ["Interrupt", "call_on_signals", "stop_on_keys"]
+__all__ = ["CTRL_C", "SPACE_OR_CTRL_C", "Interrupt", "call_on_signals", "stop_on_keys"]
 
-STOPS = frozenset({" ", Keys.ControlC})
+CTRL_C = frozenset({Keys.ControlC})
+"""The key that stops everything."""
+
+SPACE_OR_CTRL_C = CTRL_C | {" "}
 """The keys that stop an answer."""
 
 NOISE = frozenset({Keys.CPRResponse, Keys.Vt100MouseEvent, Keys.WindowsMouseEvent, Keys.SIGINT})
@@ -27,8 +31,10 @@ NOISE = frozenset({Keys.CPRResponse, Keys.Vt100MouseEvent, Keys.WindowsMouseEven
 
 
 @asynccontextmanager
-async def stop_on_keys(keyboard: Input, stop: Callable[[], None]) -> AsyncIterator[None]:
-    """Calls ``stop`` for every Space and Ctrl-C that is pressed inside the block.
+async def stop_on_keys(
+    keyboard: Input, stop: Callable[[], None], stops: AbstractSet[str] = SPACE_OR_CTRL_C
+) -> AsyncIterator[None]:
+    """Calls ``stop`` for every key of ``stops`` that is pressed inside the block.
 
     The terminal is in raw mode inside (no echo; Ctrl-C is a key, not a signal) and as it was
     before afterwards, however the block ends. Other keys are kept for the next prompt on
@@ -38,19 +44,21 @@ async def stop_on_keys(keyboard: Input, stop: Callable[[], None]) -> AsyncIterat
     with keyboard.raw_mode():
         try:
             async with background_nursery() as nursery:
-                nursery.start_soon(_watch, keyboard, stop, typed)
+                nursery.start_soon(_watch, keyboard, stop, stops, typed)
                 yield
         finally:
-            typed.extend(key for key in keyboard.flush_keys() if key.key not in STOPS)
+            typed.extend(key for key in keyboard.flush_keys() if key.key not in stops)
             store_typeahead(keyboard, typed)
 
 
-async def _watch(keyboard: Input, stop: Callable[[], None], typed: list[KeyPress]) -> None:
+async def _watch(
+    keyboard: Input, stop: Callable[[], None], stops: AbstractSet[str], typed: list[KeyPress]
+) -> None:
     """Reads keys until it is cancelled or the terminal is gone."""
     while not keyboard.closed:
         await trio.lowlevel.wait_readable(keyboard.fileno())
         for key in keyboard.read_keys():
-            if key.key in STOPS:
+            if key.key in stops:
                 stop()
             elif key.key not in NOISE:
                 typed.append(key)

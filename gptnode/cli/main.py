@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -126,18 +127,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # What libraries of ours log is for servers, whose command sets logs up. Without any handler
     # Python would print warnings into the middle of a chat.
     logging.getLogger("gptnode").addHandler(logging.NullHandler())
+    if "_GPTNODE_COMPLETE" in os.environ:  # a shell asks for completions
+        cli.main(prog_name="gptnode")
     try:
-        # Not standalone: click would print usage errors in four lines and swallow EOFError.
-        code = cli.main(
-            args=None if argv is None else list(argv),
-            prog_name="gptnode",
-            standalone_mode=False,
-            obj=debugging,
-        )
+        # Not through cli.main: it prints usage errors in four lines, and takes EOFError for Ctrl-C
+        # and a broken pipe for exit code 1.
+        args = sys.argv[1:] if argv is None else list(argv)
+        with cli.make_context("gptnode", args, obj=debugging) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as ending:
+        sys.exit(ending.exit_code)
     except SystemExit:
         raise
     except BaseException as error:
         if debugging.wanted:
             traceback.print_exc()
         sys.exit(report_failure(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(0)

@@ -153,7 +153,7 @@ class BlockServer:
             raise Refusal(ErrorCode.PROTOCOL, "the first message of a session is Open")
         served, stack = self._find(first)
         config, key = served.source.config, served.source.key
-        max_tokens = min(first.max_tokens, config.max_positions)
+        max_tokens = min(first.max_tokens, config.context_tokens)
         n_bytes = max_tokens * kv_bytes_per_token(config, len(stack.span), key.dtype)
         with self._budget.lease(n_bytes):
             cache = stack.new_cache(max_tokens)

@@ -1,4 +1,4 @@
-"""From a BlocksMap entry or a folder to a model whose parts can be loaded one by one."""
+"""From the paths of a model's files to a model whose parts can be loaded one by one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from gptnode.model.shard import (
     load_head,
 )
 from gptnode.model.weights import WeightIndex
+from gptnode.routing.entries import ModelPaths
 from gptnode.span import Span
 
-__all__ = ["ModelKey", "ModelSource", "open_device", "open_model"]
+__all__ = ["ModelKey", "ModelSource", "folder_paths", "open_device", "open_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ModelSource:
     """A model folder that was opened: its headers are read, its weights are not."""
 
     key: ModelKey
-    folder: Path
+    paths: ModelPaths
     config: ModelConfig
     index: WeightIndex
     device: torch.device
@@ -76,25 +77,30 @@ def open_device(name: str) -> torch.device:
     return device
 
 
+def folder_paths(folder: Path) -> ModelPaths:
+    """Where a folder in Hugging Face form has its files."""
+    return ModelPaths(folder, None, folder / "config.json", folder / "tokenizer.json")
+
+
 def open_model(
-    name: str, folder: Path, dtype_name: str | None, device: torch.device
+    name: str, paths: ModelPaths, dtype_name: str | None, device: torch.device
 ) -> ModelSource:
-    """Read config and tensor headers of the model in ``folder``.
+    """Read the configuration and the tensor headers of a model.
 
     Args:
         name: What the swarm calls it.
-        folder: Holds config.json and safetensors files.
+        paths: Its files.
         dtype_name: ``bf16``, ``f16`` or ``f32``; the one the files were written in when None.
         device: Where its parts will be loaded.
 
     Raises:
         ModelError: a file is missing or damaged, or the architecture isn't supported.
     """
-    if not folder.is_dir():
-        raise ModelFileError(f"{folder}: no such model folder")
-    config = ModelConfig.from_folder(folder)
-    index = WeightIndex.open(folder)
+    if not paths.folder.is_dir():
+        raise ModelFileError(f"{paths.folder}: no such model folder")
+    config = ModelConfig.from_file(paths.config)
+    index = WeightIndex.open(paths.weights or paths.folder)
     if dtype_name is not None and dtype_name not in DTYPES:
         raise UsageError(f"no dtype {dtype_name!r}; there are {', '.join(DTYPES)}")
     key = ModelKey(name, index.fingerprint(config), dtype_name or config.dtype, config.d_model)
-    return ModelSource(key, folder, config, index, device)
+    return ModelSource(key, paths, config, index, device)

@@ -20,10 +20,11 @@ from gptnode.node.client import Client
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import DEFAULT_CONTEXT_TOKENS, ClientConfig, ServeConfig
 from gptnode.node.generator import Generator
-from gptnode.node.loading import ModelSource, open_device, open_model
+from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.node.nursery import background_nursery
 from gptnode.node.swarm import Swarm
-from gptnode.routing.blocks_map import BlocksMap, ModelEntry, read_blocks_map
+from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
+from gptnode.routing.entries import ModelEntry, ModelPaths
 from gptnode.span import Span
 from gptnode.text.template import load_template
 from gptnode.text.tokenizer import Tokenizer
@@ -61,14 +62,24 @@ async def open_client(
     """
     blocks_map = read_blocks_map(config.map_path) if config.map_path is not None else None
     entry = blocks_map.model(config.model_name) if blocks_map is not None else None
-    source = _open_source(config, entry, blocks_map)
+    if entry is not None:
+        source = _open_entry(entry, blocks_map, config)
+    elif config.model_dir is not None:
+        paths = folder_paths(config.model_dir)
+        name = config.model_name or paths.folder.resolve().name
+        source = open_model(name, paths, config.dtype, open_device(config.device))
+    else:
+        raise UsageError("name a model folder with --model-dir, or a BlocksMap with --map")
     if blocks_map is not None:
         blocks_map.check_blocks(source.key.name, source.config.n_blocks)
-    tokenizer = Tokenizer.from_folder(source.folder)
+    tokenizer = Tokenizer.from_file(source.paths.tokenizer)
     template = load_template(
-        source.folder, tokenizer, config.template or (entry.template if entry else None)
+        source.paths.tokenizer.parent,
+        tokenizer,
+        config.template or (entry.template if entry else None),
     )
-    max_tokens = min(config.context_tokens or DEFAULT_CONTEXT_TOKENS, source.config.max_positions)
+    wanted_tokens = config.context_tokens or DEFAULT_CONTEXT_TOKENS
+    max_tokens = min(wanted_tokens, source.config.context_tokens)
     allow = AllowList(blocks_map)
     with ComputeLane(config.threads) as lane:
         async with background_nursery() as nursery, _dialler(config, blocks_map, allow) as host:
@@ -108,7 +119,10 @@ async def serve(config: ServeConfig, *, ready: Callable[[ReadyInfo], None]) -> N
     blocks_map = read_blocks_map(config.map_path)
     identity = load_identity(config.identity_path)
     assigned = _assigned(blocks_map, identity)
-    sources = [(_open_source(config, entry, blocks_map), spans) for entry, spans in assigned]
+    if config.model_dir is not None and len(assigned) > 1:
+        names = ", ".join(entry.name for entry, _ in assigned)
+        raise UsageError(f"--model-dir is for one model, the map gives this node several: {names}")
+    sources = [(_open_entry(entry, blocks_map, config), spans) for entry, spans in assigned]
     for source, _ in sources:
         blocks_map.check_blocks(source.key.name, source.config.n_blocks)
     allow = AllowList(blocks_map)
@@ -150,26 +164,18 @@ async def _dialler(
         yield host
 
 
-def _open_source(
-    config: ClientConfig | ServeConfig, entry: ModelEntry | None, blocks_map: BlocksMap | None
+def _open_entry(
+    entry: ModelEntry, blocks_map: BlocksMap | None, config: ClientConfig | ServeConfig
 ) -> ModelSource:
-    """The model folder that the options name, else the one that the map names."""
-    device = open_device(config.device)
-    if entry is None:
-        if not isinstance(config, ClientConfig) or config.model_dir is None:
-            raise UsageError("name a model folder with --model-dir, or a BlocksMap with --map")
-        name = config.model_name or config.model_dir.resolve().name
-        return open_model(name, config.model_dir, config.dtype, device)
-    folder = config.model_dir or _mapped_folder(entry, blocks_map)
-    return open_model(entry.name, folder, config.dtype or entry.dtype, device)
-
-
-def _mapped_folder(entry: ModelEntry, blocks_map: BlocksMap | None) -> Path:
-    """A relative path in a map counts from the folder of the map's file."""
-    if entry.path is None:
+    """The model of the map, in the folder that the options name or else the map."""
+    if config.model_dir is not None:
+        paths: ModelPaths | None = folder_paths(config.model_dir)
+    else:
+        source = blocks_map.source if blocks_map is not None else None
+        paths = entry.resolve(source.parent if source is not None else Path())
+    if paths is None:
         raise MapError(f"the model {entry.name!r} has no path: add one, or give --model-dir")
-    source = blocks_map.source if blocks_map is not None else None
-    return (source.parent if source is not None else Path()) / Path(entry.path).expanduser()
+    return open_model(entry.name, paths, config.dtype or entry.dtype, open_device(config.device))
 
 
 def _assigned(

@@ -43,5 +43,5 @@ COLOURS = {
 
 SOUNDS = {
     "cat": "meow", "dog": "woof", "cow": "moo", "duck": "quack", "sheep": "baa", "pig": "oink",
-    "bird": "tweet", "lion": "roar", "bee": "buzz", "frog": "ribbit", "owl": "hoot", "mouse": "squeak",
+    "bird": "tweet", "lion": "roar", "bee": "buzz", "frog": "ribbit", "mouse": "squeak",
 }  # fmt: skip

@@ -227,7 +227,9 @@ async def test_what_is_typed_during_an_answer_is_in_the_next_line(
     assert terminal.getvalue() == f"{HEAD}Once\n· stopped\n\n"
 
 
+@pytest.mark.parametrize("how", ["ctrl-c", "signal"])
 async def test_ctrl_c_leaves_a_command_that_takes_long(
+    how: str,
     session: ChatSession,
     screen: Screen,
     prompt: ChatPrompt,
@@ -247,8 +249,12 @@ async def test_ctrl_c_leaves_a_command_that_takes_long(
     keyboard.send_text("/connect QmA /ip4/10.0.0.1/tcp/1\r")
     async with running(Conversing(session, screen, prompt, keyboard, interrupt)):
         await dialling.wait()
-        interrupt()
-        keyboard.send_text(CTRL_D)
+        if how == "signal":
+            interrupt()
+        else:
+            keyboard.send_text(f" {CTRL_C}")
+        await until(lambda: terminal.getvalue().endswith("stopped\n"))
+        keyboard.send_text(f"\r{CTRL_D}")
     assert terminal.getvalue() == f"{HEAD}· stopped\n"
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from gptnode.errors import PeerUnreachableError, StreamLostError
 from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
 from gptnode.node.compute import ComputeLane
-from gptnode.node.loading import ModelSource, open_device, open_model
+from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.span import Span
 
 N_BLOCKS = 4
@@ -88,7 +88,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def source(tiny_model: Path) -> ModelSource:
     """The tiny model, opened in f32."""
-    return open_model("tiny", tiny_model, "f32", open_device("cpu"))
+    return open_model("tiny", folder_paths(tiny_model), "f32", open_device("cpu"))
 
 
 @pytest.fixture

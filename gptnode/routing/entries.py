@@ -1,0 +1,128 @@
+"""What a BlocksMap consists of: models, peers, routes and clients, as frozen data.
+
+Knows no JSON and checks nothing: the two forms of the file do that when they make these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptnode.errors import MapError
+from gptnode.span import Span
+
+__all__ = ["ClientEntry", "MapEntries", "ModelEntry", "ModelPaths", "PeerEntry", "RouteEntry"]
+
+SHORT_ID_CHARS = 16
+
+
+def _label(name: str, peer_id: str) -> str:
+    """The name, else the ends of the id; all Ed25519 ids begin alike."""
+    if name or len(peer_id) <= SHORT_ID_CHARS:
+        return name or peer_id
+    return f"{peer_id[:8]}…{peer_id[-6:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerEntry:
+    """A node that serves blocks, and the multiaddrs to dial it at, in the order to try them."""
+
+    id: str
+    addrs: tuple[str, ...]
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return _label(self.name, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEntry:
+    """A node that may use the swarm without serving blocks."""
+
+    id: str
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return _label(self.name, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPaths:
+    """Where the files of a model are on this machine; none of them is known to exist.
+
+    ``weights`` is a file (one .safetensors, or an index of several); None where the folder holds
+    them under one of the usual names.
+    """
+
+    folder: Path
+    weights: Path | None
+    config: Path
+    tokenizer: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model: its name in the swarm, where its files are, and how to talk to it.
+
+    ``path`` is the folder as the map writes it. ``weights``, ``config`` and ``tokenizer`` name
+    files that are not where such a folder has them; the form with ``LLAMA_WEIGHTS`` may do that.
+    ``dtype`` (``bf16``, ``f16``, ``f32``) and ``template`` are None where the model's own count.
+    """
+
+    name: str
+    path: str | None = None
+    dtype: str | None = None
+    template: str | None = None
+    stop: tuple[str | tuple[int, ...], ...] = ()
+    weights: str | None = None
+    config: str | None = None
+    tokenizer: str | None = None
+
+    def resolve(self, base: Path) -> ModelPaths | None:
+        """The files as seen from ``base``, the folder of the map's file; None without a path.
+
+        Raises:
+            MapError: a path begins with the home folder of a user that doesn't exist.
+        """
+        if self.path is None:
+            return None
+        folder = self._under(base, self.path)
+        return ModelPaths(
+            folder,
+            self._under(base, self.weights) if self.weights is not None else None,
+            self._under(base, self.config) if self.config is not None else folder / "config.json",
+            self._under(base, self.tokenizer)
+            if self.tokenizer is not None
+            else folder / "tokenizer.json",
+        )
+
+    def _under(self, base: Path, path: str) -> Path:
+        """``path`` itself if it is absolute, else below ``base``."""
+        try:
+            return base / Path(path).expanduser()
+        except RuntimeError as error:
+            raise MapError(f"models: {self.name!r} has the path {path!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """One entry of ``routes``: these peers serve these blocks, the preferred one first."""
+
+    model: str
+    span: Span
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MapEntries:
+    """All that a file says; ``routes`` are in file order, one for each entry there."""
+
+    models: tuple[ModelEntry, ...]
+    peers: tuple[PeerEntry, ...]
+    routes: tuple[RouteEntry, ...]
+    clients: tuple[ClientEntry, ...] = ()
+    self_peer_id: str | None = None

@@ -1,0 +1,264 @@
+"""The BlocksMap as gptnode writes it: JSON into entries, with every mistake by its path.
+
+::
+
+    {"models":  [{"name", "path", "dtype", "template", "stop": [...]}],
+     "peers":   [{"id", "name", "addrs": [...]}],
+     "routes":  [{"model", "blocks": "0-15", "peers": ["id or name", ...]}],
+     "clients": ["id", {"id", "name"}]}
+
+Whether the routes leave a gap is not looked at here: both forms are alike in that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from gptnode.errors import MapError
+from gptnode.routing.entries import ClientEntry, MapEntries, ModelEntry, PeerEntry, RouteEntry
+from gptnode.routing.json_reader import JsonNode, JsonObject, Problems, quoted, suggestion
+from gptnode.routing.multiaddr import EXAMPLE as ADDR_EXAMPLE
+from gptnode.routing.multiaddr import multiaddr_problem
+from gptnode.routing.peer_id import peer_id_problem
+from gptnode.span import Span
+
+__all__ = [
+    "DTYPES",
+    "MAX_BLOCKS",
+    "read_addr",
+    "read_own_form",
+    "read_peer_id",
+    "read_span",
+    "repeats",
+]
+
+DTYPES = ("bf16", "f16", "f32")
+
+MAX_BLOCKS = 10_000
+"""No model has so many; a typing error must not make a list of 10 ** 12 blocks."""
+
+MODELS_EXAMPLE = '[{"name": "my-llama", "path": "/data/my-llama"}]'
+PEERS_EXAMPLE = f'[{{"id": "12D3KooW...", "name": "anna", "addrs": ["{ADDR_EXAMPLE}"]}}]'
+ROUTES_EXAMPLE = '[{"blocks": "0-15", "peers": ["anna"]}]'
+CLIENTS_EXAMPLE = '[{"id": "12D3KooW...", "name": "laptop"}]'
+ADDRS_EXAMPLE = f'["{ADDR_EXAMPLE}"]'
+
+Item = TypeVar("Item")
+Member = TypeVar("Member", PeerEntry, ClientEntry)
+
+
+def read_own_form(root: JsonNode, problems: Problems) -> MapEntries | None:
+    """All entries; None where ``problems`` were found.
+
+    Raises:
+        MapError: a problem that keeps the rest from being looked at.
+    """
+    top = root.object("a BlocksMap", ("models", "peers", "routes", "clients"))
+    models = problems.each(top.required("models", MODELS_EXAMPLE).items(MODELS_EXAMPLE), _model)
+    peers = problems.each(top.required("peers", PEERS_EXAMPLE).items(PEERS_EXAMPLE), _peer)
+    listed = top.optional("clients")
+    nodes = listed.items(CLIENTS_EXAMPLE, empty=True) if listed is not None else ()
+    clients = problems.each(nodes, _client)
+    problems.extend(repeats("name", ((node.key("name", None), one.name) for node, one in models)))
+    problems.extend(repeats("id", ((node.key("id", None), one.id) for node, one in peers)))
+    problems.extend(repeats("id", ((node, one.id) for node, one in clients)))
+    problems.extend(_name_clashes((*peers, *clients)))
+    if problems:
+        # A peer that was rejected would be unknown to every route: that tells nobody anything.
+        return None
+    names = _Names(
+        tuple(model.name for _, model in models),
+        {peer.name or peer.id: peer.id for _, peer in peers},
+    )
+    routes = problems.each(
+        top.required("routes", ROUTES_EXAMPLE).items(ROUTES_EXAMPLE), names.route
+    )
+    if problems:
+        return None
+    return MapEntries(
+        tuple(model for _, model in models),
+        tuple(peer for _, peer in peers),
+        tuple(route for _, route in routes),
+        tuple(client for _, client in clients),
+    )
+
+
+def read_peer_id(node: JsonNode) -> str:
+    """A well-formed peer id."""
+    text = node.line('"12D3KooW..."')
+    problem = peer_id_problem(text)
+    if problem is not None:
+        raise node.error(
+            f"{quoted(text)} {problem}; write the peer id that `gptnode id` prints, 12D3KooW..."
+        )
+    return text
+
+
+def read_addr(node: JsonNode, peer_id: str) -> str:
+    """A multiaddr of ``peer_id``."""
+    text = node.line(quoted(ADDR_EXAMPLE))
+    problem = multiaddr_problem(text, peer_id)
+    if problem is not None:
+        raise node.error(f"{quoted(text)} {problem}; write for example {ADDR_EXAMPLE}")
+    return text
+
+
+def read_span(node: JsonNode) -> Span:
+    """``7``, ``"7"`` or ``"0-15"``."""
+    wanted = 'a block or a range of blocks such as 7 or "0-15"'
+    if not isinstance(node.value, str):
+        block = node.count(wanted)
+        if block >= MAX_BLOCKS:
+            raise node.error(f"no model has a block {quoted(block)}")
+        return Span(block, block + 1)
+    try:
+        span = Span.parse(node.value)
+    except ValueError:
+        first, _, last = node.value.partition("-")
+        if first.isdecimal() and last.isdecimal():
+            raise node.error(
+                f'{quoted(node.value)} runs backwards; write "{last}-{first}"'
+            ) from None
+        raise node.wrong(wanted) from None
+    if span.stop > MAX_BLOCKS:
+        raise node.error(f"no model has the blocks {quoted(node.value)}")
+    return span
+
+
+def repeats(what: str, found: Iterable[tuple[JsonNode, str]]) -> tuple[str, ...]:
+    """A line for each text that stood at an earlier node already."""
+    first: dict[str, str] = {}
+    lines: list[str] = []
+    for node, text in found:
+        if text in first:
+            lines.append(
+                f"{node.path}: the {what} {quoted(text)} is that of {_entry(first[text])} already;"
+                " remove one of the two"
+            )
+        first.setdefault(text, node.path)
+    return tuple(lines)
+
+
+def _entry(path: str) -> str:
+    """``peers[0]`` for ``peers[0].id``."""
+    return path.rpartition("]")[0] + "]"
+
+
+def _name_clashes(
+    members: Iterable[tuple[JsonNode, PeerEntry] | tuple[JsonNode, ClientEntry]],
+) -> tuple[str, ...]:
+    """A line for each name that another peer or client has; a peer may be a client too."""
+    owners: dict[str, str] = {}
+    lines: list[str] = []
+    for node, member in members:
+        owner = owners.setdefault(member.name, member.id) if member.name else member.id
+        if owner != member.id:
+            name_path = node.key("name", None).path
+            lines.append(f"{name_path}: another one is called {quoted(member.name)} already")
+    return tuple(lines)
+
+
+def _model(node: JsonNode) -> ModelEntry:
+    fields = node.object(MODELS_EXAMPLE[1:-1], ("name", "path", "dtype", "template", "stop"))
+    path = fields.optional("path")
+    dtype = fields.optional("dtype")
+    template = fields.optional("template")
+    if dtype is not None and dtype.value not in DTYPES:
+        raise dtype.wrong('"bf16", "f16" or "f32"')
+    return ModelEntry(
+        name=fields.required("name", '"my-llama"').line('"my-llama"'),
+        path=path.line('"/data/my-llama"') if path is not None else None,
+        dtype=dtype.line('"bf16"') if dtype is not None else None,
+        template=template.text('"chatml"') if template is not None else None,
+        stop=_stops(fields),
+    )
+
+
+def _stops(fields: JsonObject) -> tuple[str | tuple[int, ...], ...]:
+    """Strings and lists of token ids, where an answer ends."""
+    example = '["<|im_end|>", [2, 13]]'
+    listed = fields.optional("stop")
+    stops: list[str | tuple[int, ...]] = []
+    for node in listed.items(example, empty=True) if listed is not None else ():
+        if isinstance(node.value, list):
+            ids = node.items("[2, 13]")
+            stops.append(tuple(one.count("a token id, a whole number such as 2") for one in ids))
+        elif isinstance(node.value, str):
+            stops.append(node.text('"<|im_end|>"'))
+        else:
+            raise node.wrong(f"a string or a list of token ids, as in {example}")
+    return tuple(stops)
+
+
+def _name(fields: JsonObject, example: str) -> str:
+    """The name of a peer or client; empty without one."""
+    node = fields.optional("name")
+    if node is None:
+        return ""
+    name = node.line(example)
+    if peer_id_problem(name) is None:
+        raise node.error("must be a name that people can say, not a peer id")
+    return name
+
+
+def _peer(node: JsonNode) -> PeerEntry:
+    fields = node.object(PEERS_EXAMPLE[1:-1], ("id", "name", "addrs"))
+    peer_id = read_peer_id(fields.required("id", '"12D3KooW..."'))
+    addrs = fields.required("addrs", ADDRS_EXAMPLE).items(ADDRS_EXAMPLE)
+    return PeerEntry(
+        peer_id, tuple(read_addr(addr, peer_id) for addr in addrs), _name(fields, '"anna"')
+    )
+
+
+def _client(node: JsonNode) -> ClientEntry:
+    if isinstance(node.value, str):
+        return ClientEntry(read_peer_id(node))
+    fields = node.object(CLIENTS_EXAMPLE[1:-1], ("id", "name"))
+    peer_id = read_peer_id(fields.required("id", '"12D3KooW..."'))
+    return ClientEntry(peer_id, _name(fields, '"laptop"'))
+
+
+class _Names:
+    """The models and peers that a route may name."""
+
+    def __init__(self, models: tuple[str, ...], peers: dict[str, str]) -> None:
+        """``peers`` has the id by the name, or by the id where there is no name."""
+        self._models = models
+        self._known = tuple(peers)
+        self._ids = peers | {peer_id: peer_id for peer_id in peers.values()}
+
+    def route(self, node: JsonNode) -> RouteEntry:
+        """One entry of ``routes``."""
+        fields = node.object(ROUTES_EXAMPLE[1:-1], ("model", "blocks", "peers"))
+        model = self._model(fields)
+        span = read_span(fields.required("blocks", '"0-15"'))
+        ids: list[str] = []
+        for peer in fields.required("peers", '["anna"]').items('["anna"]'):
+            found = self._ids.get(peer.text('"anna"'))
+            if found is None:
+                raise peer.error(
+                    f"no peer is called {quoted(peer.value)}"
+                    f"{suggestion(str(peer.value), self._known)}"
+                )
+            if found in ids:
+                raise peer.error(f"{quoted(peer.value)} stands in this list already")
+            ids.append(found)
+        return RouteEntry(model, span, tuple(ids))
+
+    def _model(self, fields: JsonObject) -> str:
+        """The model that is named, or the only one."""
+        node = fields.optional("model")
+        if node is not None:
+            name = node.text('"my-llama"')
+            if name not in self._models:
+                raise node.error(
+                    f"no model is called {quoted(name)}{suggestion(name, self._models)}"
+                )
+            return name
+        if len(self._models) > 1:
+            several = ", ".join(quoted(name) for name in self._models)
+            raise MapError(
+                f"{fields.node.path}.model: missing; this map has several models: {several}"
+            )
+        return self._models[0]
