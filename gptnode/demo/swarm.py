@@ -67,7 +67,7 @@ async def local_swarm(
             deadline = trio.current_time() + ready_timeout_s
             for server in servers:
                 await server.wait_ready(deadline - trio.current_time())
-                report(f"{server.place.name} serves blocks {server.place.span}")
+                report(f"{server.place.name} is ready, with blocks {server.place.span}")
             yield LocalSwarm(layout.map_path, layout.client_identity_path, tuple(servers))
         finally:
             await _stop_all(servers)

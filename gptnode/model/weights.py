@@ -156,7 +156,7 @@ def _read_index(path: Path) -> list[TensorEntry]:
     if not isinstance(weight_map, dict):
         raise ModelFileError(f"{fields.where('weight_map')} must be an object of tensor -> file")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
+        if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
             raise ModelFileError(
                 f"{path}: tensor {name} must be in a file of the same folder, not {shard!r}"
             )

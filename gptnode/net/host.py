@@ -288,6 +288,8 @@ async def open_host(
                 await host._shut_down()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is not None:  # it may strike in any task
+            raise KeyboardInterrupt from None
         if raised is None or isinstance(raised, trio.Cancelled):
             raise
         context = raised.__context__

@@ -30,8 +30,8 @@ __all__ = ["PeerMuxer"]
 
 # A Yamux frame of this payload is just one Noise record; one byte more would make two.
 WRITE_BYTES = 65_507
-# How far a peer may be ahead of the reader, once a stream has proved to carry much (256 KiB before):
-# 80 MB/s at a round trip of 50 ms. Yamux's own tuning doubles it at every few small reads, to 16 MiB.
+# How far a peer may be ahead of the reader once a stream has proved to carry much (256 KiB before);
+# 80 MB/s at a round trip of 50 ms. Yamux would double it at every few small reads, up to 16 MiB.
 WINDOW_BYTES = 4 * 1024 * 1024
 # A window update a read would cost a frame each; this many bytes are released at a time.
 RELEASE_BYTES = 64 * 1024
@@ -117,6 +117,8 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
                 with trio.CancelScope(shield=True):
                     await self._opened_window(stream, len(data))
             return data
+        if unread is None or stream.recv_closed or stream.closed:  # no more will come
+            self._unreleased.pop(sid, None)
         if tail is not None:
             if tail.ended:
                 return b""
@@ -142,11 +144,8 @@ class PeerMuxer(Yamux):  # type: ignore[misc]
         """After a read: let the peer send as much again; drop the books of a done stream."""
         try:
             if stream.closed:
-                self._unreleased.pop(stream.stream_id, None)
                 await self._finalize_stream(stream, fully_closed=True)
-            elif stream.recv_closed:
-                self._unreleased.pop(stream.stream_id, None)
-            else:
+            elif not stream.recv_closed:
                 await self._release(stream, n_bytes)
         except Exception:  # the connection is lost: the next read says so
             self._raw.close_now()

@@ -5,6 +5,7 @@ Knows neither requests nor replies: channel.py has the two sides.
 
 from __future__ import annotations
 
+import abc
 import copy
 from collections.abc import Awaitable, Callable
 
@@ -18,7 +19,7 @@ from gptnode.wire.messages import ErrorCode, Failure, Message
 __all__ = ["Channel"]
 
 
-class Channel:
+class Channel(abc.ABC):
     """What both sides share: the pump, and how a session comes to be lost."""
 
     _connection: ClientConnection | ServerConnection
@@ -63,8 +64,6 @@ class Channel:
         try:
             if not data:
                 self._connection.receive_eof()
-                self._end(None)
-                return
             for message in self._connection.receive(data):
                 self._handle(message)
         except RemoteProtocolError as error:
@@ -102,14 +101,14 @@ class Channel:
         if self._connection.can_send(type(message)):
             self._pump.write(self._connection.send(message))
 
+    @abc.abstractmethod
     def _handle(self, message: Message) -> None:
         """Do what a message from the peer asks for."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _farewell(self) -> Message:
         """What a cancelled side says last."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def _watch(self) -> None:
         """Watch the clock while the pump runs; may end before it."""
-        raise NotImplementedError

@@ -32,6 +32,7 @@ __all__ = [
     "ModelPaths",
     "PeerEntry",
     "RouteEntry",
+    "blocks_text",
     "examine_blocks_map",
     "parse_blocks_map",
     "read_blocks_map",
@@ -125,15 +126,16 @@ class BlocksMap:
 
     def block_problems(self, model: str, n_blocks: int) -> tuple[str, ...]:
         """Everything that `check_blocks` finds, one line each."""
+        last = n_blocks - 1
         past = [
-            f"routes[{index}]: blocks {route.span} of {quoted(model)} go past its end;"
-            f" it has {n_blocks} blocks, 0-{n_blocks - 1}"
+            f"routes[{index}]: {quoted(model)} has {n_blocks} blocks, so {blocks_text(route.span)}"
+            f" can't be served; {_within(route.span, n_blocks)}"
             for index, route in enumerate(self.routes)
             if route.model == model and route.span.stop > n_blocks
         ]
         gaps = [
-            f"routes: nobody serves {blocks_text(span)} of {quoted(model)};"
-            f' add {{"blocks": "{span}", "peers": [...]}}'
+            f"routes: nobody serves {blocks_text(span)} of {quoted(model)} (it has 0-{last});"
+            f' add a route with "blocks": "{span}"'
             for span in self._gaps(model, n_blocks)
         ]
         return (*past, *gaps)
@@ -168,6 +170,13 @@ class MapReading:
 def blocks_text(span: Span) -> str:
     """``block 7`` or ``blocks 0-15``."""
     return f"block{'s'[: len(span) != 1]} {span}"
+
+
+def _within(span: Span, n_blocks: int) -> str:
+    """What to write instead of a span that goes past the end."""
+    if span.start >= n_blocks:
+        return f"blocks count from 0, {n_blocks - 1} is the last"
+    return f'write "{Span(span.start, n_blocks)}"'
 
 
 def parse_blocks_map(text: str, *, source: Path | None = None) -> BlocksMap:

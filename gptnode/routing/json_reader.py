@@ -25,6 +25,9 @@ Read = TypeVar("Read")
 PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 MAX_QUOTED_CHARS = 70
 MAX_LISTED = 8
+MAX_COMPARED = 1000
+MAX_PROBLEMS = 50
+"""Who made more mistakes made one of them many times; looking on would only take time."""
 
 
 def quoted(value: object) -> str:
@@ -43,14 +46,20 @@ def quoted(value: object) -> str:
 
 def suggestion(word: str, known: Sequence[str]) -> str:
     """``; did you mean "ben"?``, or all that is known where nothing is near; begins with ``;``."""
-    folded = {name.casefold(): name for name in reversed(known)}
-    near = difflib.get_close_matches(word[:MAX_QUOTED_CHARS].casefold(), folded, n=1)
+    folded = {name.casefold(): name for name in reversed(known[:MAX_COMPARED])}
+    word = word[:MAX_QUOTED_CHARS].casefold()
+    near = difflib.get_close_matches(word, folded, n=1) or [
+        name
+        for name in folded
+        if len(name) > 1 and len(word) > 1 and (name in word or word in name)
+    ]
     if near:
         return f"; did you mean {quoted(folded[near[0]])}?"
     if not known:
         return ""
-    listed = ", ".join(quoted(name) for name in known[:MAX_LISTED])
-    return f"; there {'is' if len(known) == 1 else 'are'} {listed}{', ...'[: 5 * (len(known) > MAX_LISTED)]}"
+    listed = [quoted(name) for name in known[:MAX_LISTED]]
+    listed += ["..."] * (len(known) > MAX_LISTED)
+    return f"; there {'is' if len(known) == 1 else 'are'} {', '.join(listed)}"
 
 
 class Problems:
@@ -84,9 +93,14 @@ class Problems:
     def each(
         self, nodes: Iterable[JsonNode], read: Callable[[JsonNode], Read]
     ) -> tuple[tuple[JsonNode, Read], ...]:
-        """What ``read`` makes of each node, beside the node; those that it rejects are left out."""
+        """What ``read`` makes of each node, beside the node; those that it rejects are left out.
+
+        It gives up after `MAX_PROBLEMS`.
+        """
         found: list[tuple[JsonNode, Read]] = []
         for node in nodes:
+            if len(self._lines) >= MAX_PROBLEMS:
+                break
             with self.collected():
                 found.append((node, read(node)))
         return tuple(found)
@@ -178,10 +192,6 @@ class JsonObject:
         """The value under ``key``; null is as good as nothing."""
         value = self.values.get(key)
         return None if value is None else self.node.key(key, value)
-
-
-class _TwiceError(Exception):
-    """A key that stands twice in one object."""
 
 
 class _Object(dict[str, JsonValue]):

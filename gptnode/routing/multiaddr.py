@@ -1,6 +1,6 @@
 """Whether a text is a multiaddr that gptnode can dial: TCP at an IP address or a name.
 
-Syntax only (https://github.com/multiformats/multiaddr): no name is looked up and nothing is dialled.
+Syntax only (https://github.com/multiformats/multiaddr): no name is looked up, nothing is dialled.
 """
 
 from __future__ import annotations

@@ -34,8 +34,9 @@ DTYPE_SPELLINGS = {
     "fp32": "f32",
     "float": "f32",
 }
-SIGNS = {"peers": "peer_id", "routes": "block_no", "models": "model_name"}
-"""A key that entries of each list have in this form alone."""
+TEMPLATE_SPELLINGS = {"chatml_im": "chatml", "im": "chatml", "simple": "tags", "simpletags": "tags"}
+SIGNS = {"peers": "peer_id", "routes": "block_no"}
+"""A key that all entries of a list have in this form alone."""
 
 USUAL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 WEIGHTS_SUFFIXES = (".safetensors", ".json")
@@ -47,13 +48,12 @@ def is_other_form(root: JsonNode) -> bool:
         return False
     if "self_peer_id" in root.value or "parameters" in root.value:
         return True
-    for name, sign in SIGNS.items():
-        entries = root.value.get(name)
-        if not isinstance(entries, list) or not entries:
-            continue
-        if not all(isinstance(entry, dict) and sign in entry for entry in entries):
-            return False
-    return "peers" in root.value
+    return all(
+        isinstance(entries := root.value.get(name), list)
+        and entries
+        and all(isinstance(entry, dict) and sign in entry for entry in entries)
+        for name, sign in SIGNS.items()
+    )
 
 
 def read_other_form(root: JsonNode, problems: Problems) -> MapEntries | None:
@@ -139,7 +139,7 @@ def _model(node: JsonNode) -> ModelEntry:
         name=name,
         path=str(folder) if folder is not None else None,
         dtype=_dtype(fields),
-        template=_setting(fields, "CHAT_TEMPLATE", '"llama3"'),
+        template=_template(fields),
         stop=_stops(fields),
         weights=_elsewhere(weights, folder, USUAL_WEIGHTS) if weights != folder else None,
         config=_elsewhere(config, folder, ("config.json",)),
@@ -182,8 +182,16 @@ def _dtype(fields: JsonObject) -> str | None:
     return name
 
 
+def _template(fields: JsonObject) -> str | None:
+    text = _setting(fields, "CHAT_TEMPLATE", '"llama3"')
+    return TEMPLATE_SPELLINGS.get(text.lower(), text) if text is not None else None
+
+
 def _stops(fields: JsonObject) -> tuple[str, ...]:
-    """Strings with commas between them, or with ``||`` where one of them has a comma."""
+    """Strings with commas between them, or with ``||`` where one of them has a comma; or a list."""
+    node = fields.optional("STOP")
+    if node is not None and isinstance(node.value, list):
+        return tuple(item.text('"<|eot_id|>"') for item in node.items('["</s>"]', empty=True))
     text = _setting(fields, "STOP", '"<|eot_id|>,</s>"') or ""
     parts = text.split("||" if "||" in text else ",")
     return tuple(part.strip() for part in parts if part.strip())

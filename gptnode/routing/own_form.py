@@ -12,8 +12,7 @@ Whether the routes leave a gap is not looked at here: both forms are alike in th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 from gptnode.errors import MapError
 from gptnode.routing.entries import ClientEntry, MapEntries, ModelEntry, PeerEntry, RouteEntry
@@ -44,9 +43,6 @@ ROUTES_EXAMPLE = '[{"blocks": "0-15", "peers": ["anna"]}]'
 CLIENTS_EXAMPLE = '[{"id": "12D3KooW...", "name": "laptop"}]'
 ADDRS_EXAMPLE = f'["{ADDR_EXAMPLE}"]'
 
-Item = TypeVar("Item")
-Member = TypeVar("Member", PeerEntry, ClientEntry)
-
 
 def read_own_form(root: JsonNode, problems: Problems) -> MapEntries | None:
     """All entries; None where ``problems`` were found.
@@ -74,6 +70,8 @@ def read_own_form(root: JsonNode, problems: Problems) -> MapEntries | None:
     routes = problems.each(
         top.required("routes", ROUTES_EXAMPLE).items(ROUTES_EXAMPLE), names.route
     )
+    if not problems:
+        problems.extend(_unserved(models, frozenset(route.model for _, route in routes)))
     if problems:
         return None
     return MapEntries(
@@ -115,15 +113,20 @@ def read_span(node: JsonNode) -> Span:
     try:
         span = Span.parse(node.value)
     except ValueError:
-        first, _, last = node.value.partition("-")
-        if first.isdecimal() and last.isdecimal():
-            raise node.error(
-                f'{quoted(node.value)} runs backwards; write "{last}-{first}"'
-            ) from None
-        raise node.wrong(wanted) from None
+        raise (_backwards(node, node.value) or node.wrong(wanted)) from None
     if span.stop > MAX_BLOCKS:
         raise node.error(f"no model has the blocks {quoted(node.value)}")
     return span
+
+
+def _backwards(node: JsonNode, text: str) -> MapError | None:
+    """The error for a range that begins with its end; None for other texts."""
+    first, _, last = text.partition("-")
+    try:
+        turned = Span.parse(f"{last}-{first}")
+    except ValueError:
+        return None
+    return node.error(f'{quoted(text)} runs backwards; write "{turned}"')
 
 
 def repeats(what: str, found: Iterable[tuple[JsonNode, str]]) -> tuple[str, ...]:
@@ -157,6 +160,17 @@ def _name_clashes(
             name_path = node.key("name", None).path
             lines.append(f"{name_path}: another one is called {quoted(member.name)} already")
     return tuple(lines)
+
+
+def _unserved(
+    models: Iterable[tuple[JsonNode, ModelEntry]], served: frozenset[str]
+) -> Iterator[str]:
+    """A line for each model that no route names."""
+    for node, model in models:
+        if model.name not in served:
+            name = quoted(model.name)
+            example = f'{{"model": {name}, "blocks": "0-...", "peers": [...]}}'
+            yield f"{node.path}: no route serves {name}; add {example} to routes"
 
 
 def _model(node: JsonNode) -> ModelEntry:

@@ -1,7 +1,11 @@
 """Chat templates for models that come without one, and the vocabularies that betray which.
 
-Each is Jinja in the form that the model's makers published. Knows no tokenizer: a vocabulary is
-whatever answers ``in``.
+Each is Jinja in the form that the model's makers published. ChatML comes in three: ``chatml``
+writes the turns and nothing else, ``chatml-system`` puts "You are a helpful assistant." before a
+conversation without a system text (as Qwen 2; by name only, no vocabulary tells), ``chatml-sep``
+has ``<|im_sep|>`` where the others have a line feed (as Phi 4). ``tags`` ends its turns with EOS
+(as Zephyr), ``tags-end`` with ``<|end|>`` (as Phi 3). Knows no tokenizer: a vocabulary is whatever
+answers ``in``.
 """
 
 from __future__ import annotations
@@ -11,12 +15,16 @@ from dataclasses import dataclass
 
 __all__ = ["BUILTIN_TEMPLATES", "BuiltinTemplate", "builtin_template", "detect_template"]
 
-GENERATION = "{% if add_generation_prompt %}{{ '%s' }}{% endif %}"
+
+def _opening(text: str) -> str:
+    """What opens an answer, as Jinja."""
+    return "{% if add_generation_prompt %}{{ '" + text + "' }}{% endif %}"
+
 
 CHATML_TURNS = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}" + GENERATION % "<|im_start|>assistant\\n"
+    "{% endfor %}" + _opening("<|im_start|>assistant\\n")
 )
 CHATML_SYSTEM = (
     "{% if not messages or messages[0]['role'] != 'system' %}"
@@ -25,7 +33,7 @@ CHATML_SYSTEM = (
 CHATML_SEP = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] + '<|im_end|>' }}"
-    "{% endfor %}" + GENERATION % "<|im_start|>assistant<|im_sep|>"
+    "{% endfor %}" + _opening("<|im_start|>assistant<|im_sep|>")
 )
 LLAMA_2 = (
     "{% set ns = namespace(system='') %}{% for message in messages %}"
@@ -40,7 +48,7 @@ LLAMA_3 = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'"
     " + message['content'] | trim + '<|eot_id|>' }}"
-    "{% endfor %}" + GENERATION % "<|start_header_id|>assistant<|end_header_id|>\\n\\n"
+    "{% endfor %}" + _opening("<|start_header_id|>assistant<|end_header_id|>\\n\\n")
 )
 MISTRAL = (
     "{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}"
@@ -55,7 +63,7 @@ GEMMA = (
     "{% else %}{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
     "{{ '<start_of_turn>' + role + '\\n' + ns.system + message['content'] | trim"
     " + '<end_of_turn>\\n' }}{% set ns.system = '' %}{% endif %}"
-    "{% endfor %}" + GENERATION % "<start_of_turn>model\\n"
+    "{% endfor %}" + _opening("<start_of_turn>model\\n")
 )
 ALPACA = (
     "{% set ns = namespace(system='Below is an instruction that describes a task. "
@@ -66,23 +74,23 @@ ALPACA = (
     "{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
     "{% elif message['role'] == 'assistant' %}"
     "{{ '### Response:\\n' + message['content'] }}{{ eos_token }}{{ '\\n\\n' }}{% endif %}"
-    "{% endfor %}" + GENERATION % "### Response:\\n"
+    "{% endfor %}" + _opening("### Response:\\n")
 )
 TAGS = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] }}"
-    "{{ eos_token }}{{ '\\n' }}{% endfor %}" + GENERATION % "<|assistant|>\\n"
+    "{{ eos_token }}{{ '\\n' }}{% endfor %}" + _opening("<|assistant|>\\n")
 )
 TAGS_END = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}"
-    "{% endfor %}" + GENERATION % "<|assistant|>\\n"
+    "{% endfor %}" + _opening("<|assistant|>\\n")
 )
 PLAIN = (
     "{% for message in messages %}{% if message['role'] == 'system' %}"
     "{{ message['content'] + '\\n\\n' }}{% elif message['role'] == 'user' %}"
     "{{ 'User: ' + message['content'] + '\\n' }}{% else %}"
     "{{ 'Assistant: ' + message['content'] + '\\n' }}{% endif %}"
-    "{% endfor %}" + GENERATION % "Assistant:"
+    "{% endfor %}" + _opening("Assistant:")
 )
 
 

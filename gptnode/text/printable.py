@@ -45,7 +45,8 @@ class TerminalFilter:
 
     def push(self, text: str) -> str:
         """What of ``text`` may be shown."""
-        if self._state is _State.TEXT and text.isprintable() and not _has_bidi(text):
+        # Printable in Python's sense has no controls, overrides or surrogates.
+        if self._state is _State.TEXT and text.isprintable():
             return text
         return "".join([self._pass(character) for character in text])
 
@@ -126,8 +127,3 @@ def printable(text: str) -> str:
 def _is_control(character: str) -> bool:
     """C0, DEL or C1."""
     return character < " " or "\x7f" <= character <= "\x9f"
-
-
-def _has_bidi(text: str) -> bool:
-    """Whether a bidirectional control is in ``text``."""
-    return not text.isascii() and any(character in BIDI_CONTROLS for character in text)

@@ -127,10 +127,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.spend(steps=len(iterable))
         return iterable
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """``str.format`` only with narrow fields."""
-        wide = isinstance(obj, str) and attr in ("format", "format_map") and WIDE_BRACES.search(obj)
-        return not wide and super().is_safe_attribute(obj, attr, value)
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None and WIDE_BRACES.search(value.__self__):
+            raise TemplateTooLargeError("it formats a value too widely")
+        return wrapped
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         """Puts the counting into each template."""
@@ -152,7 +154,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             return result
 
         # The marks by which jinja2 knows what a filter wants to be given first.
-        counted.__dict__.update(function.__dict__)
+        counted.__dict__.update(getattr(function, "__dict__", {}))
         return counted
 
     def _count_sized(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -172,7 +174,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         while pending:
             inner = pending.pop()
             items = [*inner, *inner.values()] if isinstance(inner, dict) else inner
-            self.spend(steps=1, chars=len(items) + sum(map(_length, items)))
+            self.spend(steps=1 + len(items), chars=sum(map(_length, items)))
             pending.extend(item for item in items if isinstance(item, (list, tuple, dict)))
         return value
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,8 @@ class Tokenizer:
         text = read_text(path)
         if text is None:
             raise TextError(f"{path} is missing")
-        try:
+        with _library_errors(f"{path} is not a tokenizer"):
             library = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exceptions
-            raise TextError(f"{path} is not a tokenizer: {_one_line(str(error))}") from error
         folder = path.parent
         settings = read_json_object(folder / "special_tokens_map.json")
         settings |= read_json_object(folder / "tokenizer_config.json")
@@ -110,12 +109,8 @@ class Tokenizer:
             settings["bos_token"] = library.id_to_token(bos_ids[0])
         if not _token_text(settings.get("eos_token")) and eos_ids:
             settings["eos_token"] = library.id_to_token(min(eos_ids))
-        try:
+        with _library_errors(f"{path} can't be used"):
             return cls(library, settings, frozenset(eos_ids))
-        except TextError:
-            raise
-        except Exception as error:  # the library again: it loads what it can't run
-            raise TextError(f"{path} can't be used: {_one_line(str(error))}") from error
 
     def encode(self, text: str) -> list[int]:
         """The ids of ``text``: control tokens written in it are recognised, none are added."""
@@ -137,7 +132,8 @@ class Tokenizer:
         """The text of ``ids``; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
         if self._token_bytes is None:
             known = [i for i in ids if 0 <= i < self.vocab_size]
-            return self._library.decode(known, skip_special_tokens=not keep_special)
+            with _library_errors("the tokenizer can't decode"):
+                return self._library.decode(known, skip_special_tokens=not keep_special)
         data = b"".join(
             self.piece(i) if keep_special or i not in self.special_ids else b"" for i in ids
         )
@@ -191,7 +187,8 @@ class Tokenizer:
     def _encode(self, text: str) -> list[int]:
         """Lone surrogates, as a terminal may deliver them, are no text."""
         clean = text.encode("utf-8", "replace").decode()
-        ids: list[int] = self._library.encode(clean, add_special_tokens=False).ids
+        with _library_errors("the tokenizer can't encode"):
+            ids: list[int] = self._library.encode(clean, add_special_tokens=False).ids
         return ids
 
 
@@ -249,6 +246,22 @@ class StreamDecoder:
             return ""
         self._shown_ids, self._new_ids = self._new_ids, []
         return text[len(before) :]
+
+
+@contextmanager
+def _library_errors(detail: str) -> Iterator[None]:
+    """Turns what the library raises into a TextError: bare Exceptions, and panics of Rust.
+
+    It loads files that it then can't run; a panic is no Exception and has no importable class.
+    """
+    try:
+        yield
+    except TextError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        raise TextError(f"{detail}: {_one_line(str(error))}") from error
 
 
 def _token_text(value: object) -> str | None:

@@ -10,6 +10,7 @@ this node a LocalProtocolError, which sends nothing and changes nothing.
 
 from __future__ import annotations
 
+import abc
 from collections import deque
 from collections.abc import Iterator
 
@@ -33,7 +34,7 @@ from gptnode.wire.states import (
 __all__ = ["ClientConnection", "ServerConnection"]
 
 
-class _Connection:
+class _Connection(abc.ABC):
     """What both sides share: limits, decoder, state, and the queues of what awaits an answer."""
 
     _sends: Transitions
@@ -171,11 +172,13 @@ class _Connection:
             self._due.clear()
             self._nonces.clear()
 
+    @abc.abstractmethod
     def _account_sent(self, message: Message) -> str | None:
-        raise NotImplementedError
+        """Count a message to be sent; what is wrong with it, or None."""
 
+    @abc.abstractmethod
     def _account_received(self, message: Message) -> str | None:
-        raise NotImplementedError
+        """Count a message that came; what is wrong with it, or None."""
 
     def _asked(self, message: Message) -> str | None:
         """A client's message adds to what is due, on both sides alike; what is wrong, or None."""

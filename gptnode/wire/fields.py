@@ -13,11 +13,11 @@ from gptnode.span import Span
 from gptnode.wire.messages import MAX_NEXT_HOPS, NextHop
 from gptnode.wire.tensor import WireTensor
 
-__all__ = ["Fields", "unpack"]
+__all__ = ["MAX_ARRAY_ITEMS", "MAX_MAP_FIELDS", "MAX_TEXT_BYTES", "Fields", "unpack"]
 
-_MAX_TEXT_BYTES = 16 * 1024
-_MAX_MAP_FIELDS = 64
-_MAX_ARRAY_ITEMS = MAX_NEXT_HOPS
+MAX_TEXT_BYTES = 16 * 1024
+MAX_MAP_FIELDS = 64
+MAX_ARRAY_ITEMS = MAX_NEXT_HOPS
 
 
 def _refuse_extension(code: int, data: bytes) -> object:
@@ -36,10 +36,10 @@ def unpack(head: bytes) -> object:
             raw=False,
             strict_map_key=True,
             ext_hook=_refuse_extension,
-            max_str_len=_MAX_TEXT_BYTES,
+            max_str_len=MAX_TEXT_BYTES,
             max_bin_len=0,
-            max_array_len=_MAX_ARRAY_ITEMS,
-            max_map_len=_MAX_MAP_FIELDS,
+            max_array_len=MAX_ARRAY_ITEMS,
+            max_map_len=MAX_MAP_FIELDS,
             max_ext_len=0,
         )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException):

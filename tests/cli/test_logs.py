@@ -5,24 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 import structlog
 
 from gptnode.cli.logs import set_up_logs
+from tests.cli.log_state import logging_as_before  # noqa: F401
 
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Takes back what `set_up_logs` changes for the whole process."""
-    root, libp2p = logging.getLogger(), logging.getLogger("libp2p")
-    before = root.handlers[:], root.level, libp2p.level
-    yield
-    root.handlers[:], root.level = before[0], before[1]
-    libp2p.setLevel(before[2])
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 def lines(level: str = "info", log_format: str = "text") -> io.StringIO:

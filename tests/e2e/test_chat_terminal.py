@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.name != "posix", reason="needs a pty")]
 
-PATIENCE_S = 60
+PATIENCE_S = 30
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[ -/]*[0-~])")
 
 
@@ -106,7 +106,6 @@ class TerminalChat:
         environment = {
             **os.environ,
             "TERM": "xterm-256color",
-            "PROMPT_TOOLKIT_NO_CPR": "1",
             "XDG_STATE_HOME": str(state),
             "OMP_NUM_THREADS": "1",
         }
@@ -144,34 +143,29 @@ class TerminalChat:
 
     def wait_for(self, *texts: str) -> str:
         """Reads until all of the texts have been seen, in any order, since the last `type`."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not all(text in self.seen for text in texts):
-            ready, _, _ = select.select([self.screen], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"waited for {texts}, saw {self.seen[-2000:]!r}"
-            self.seen += ESCAPES.sub("", os.read(self.screen, 65536).decode("utf-8", "replace"))
+        self._read_until(lambda: all(text in self.seen for text in texts), repr(texts))
         return self.seen
 
     def wait_for_text(self, n_chars: int) -> None:
         """Reads until that much has been seen."""
-        while len(self.seen) < n_chars:
-            before = self.seen
-            self.seen = ""
-            self.seen = before + self.wait_for_any()
-
-    def wait_for_any(self) -> str:
-        """Reads what there is, at least a character."""
-        ready, _, _ = select.select([self.screen], [], [], PATIENCE_S)
-        assert ready, "nothing more came"
-        return ESCAPES.sub("", os.read(self.screen, 65536).decode("utf-8", "replace"))
+        self._read_until(lambda: len(self.seen) >= n_chars, f"{n_chars} characters")
 
     def wait_for_end(self) -> int:
-        """The exit code; reads on, so that the process isn't held up by a full terminal."""
+        """The exit code."""
+        self._read_until(lambda: self.process.poll() is not None, "the end")
+        return self.process.wait()
+
+    def _read_until(self, condition: Callable[[], bool], wanted: str) -> None:
+        """Reads as a terminal does: it says where its cursor is, if asked."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.process.poll() is None and time.monotonic() < deadline:
-            if select.select([self.screen], [], [], 0.05)[0]:
-                self.seen += os.read(self.screen, 65536).decode("utf-8", "replace")
-        assert self.process.returncode is not None, "the chat doesn't end"
-        return self.process.returncode
+        while not condition():
+            assert time.monotonic() < deadline, f"waited for {wanted}, saw {self.seen[-2000:]!r}"
+            if not select.select([self.screen], [], [], 0.05)[0]:
+                continue
+            data = os.read(self.screen, 65536)
+            if b"\x1b[6n" in data:
+                os.write(self.screen, b"\x1b[1;1R")
+            self.seen += ESCAPES.sub("", data.decode("utf-8", "replace"))
 
     @property
     def is_as_it_was(self) -> bool:

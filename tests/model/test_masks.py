@@ -25,8 +25,10 @@ def test_a_token_sees_itself_and_all_before_it(rows: int, start: int) -> None:
 
 def test_masks_of_a_growing_context_share_memory() -> None:
     masks = CausalMasks()
-    places = {masks.mask(1, start, torch.float32, CPU).untyped_storage().data_ptr()
-              for start in range(600, 1024)}
+    places = {
+        masks.mask(1, start, torch.float32, CPU).untyped_storage().data_ptr()
+        for start in range(600, 1024)
+    }
     assert len(places) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def load_parts(
         embedding,
         [
             load_blocks(index, config, Span(start, stop), dtype, device)
-            for start, stop in zip(edges, edges[1:], strict=False)
+            for start, stop in pairwise(edges)
         ],
         load_head(index, config, dtype, device, tied=embedding),
     )

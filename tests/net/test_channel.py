@@ -602,6 +602,21 @@ async def test_a_failure_before_open_wins_over_the_broken_pipe(autojump_clock: C
             await client.request(OPEN, timeout_s=5)
 
 
+async def test_a_failure_that_is_read_after_a_broken_write_wins(autojump_clock: Clock) -> None:
+    class LateReading(BreakingStream):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            await trio.sleep(0.1)
+            return await self.inner.receive_some(max_bytes)
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    await RawPeer(theirs, ServerConnection()).say(Failure(ErrorCode.REFUSED, "not in the map"))
+    client = ClientChannel(LateReading(ours, at_read=False))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(client.run)
+        with pytest.raises(PeerRefusedError, match="not in the map"):
+            await client.request(OPEN, timeout_s=5)
+
+
 async def test_a_clients_failure_reaches_the_server(autojump_clock: Clock) -> None:
     async with server_of_raw_client() as (server, peer):
         await peer.say(Failure(ErrorCode.BAD_TENSOR, "NaN"))

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import tokenizers
+from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
+# Fixtures here don't change, and a busy machine is no failure.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CORPUS = [
     "Hello there, how are you today? I am fine, thank you very much.",
     "A BlocksMap says which peer runs which blocks of which model.",

@@ -6,16 +6,16 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gptnode.errors import ContextError
 from gptnode.text import context_file
 from gptnode.text.context_file import load_context, save_context
+from tests.text.makers import UNHURRIED
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 OTHER = "f" * 32
-SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def loaded(path: Path, text: str | bytes, vocab_size: int = 1000) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class TestSaving:
-    @SAME_FOLDER
+    @UNHURRIED
     @given(ids=st.lists(st.integers(0, 200_000), min_size=1, max_size=200), name=st.text())
     def test_what_was_saved_loads(self, path: Path, ids: list[int], name: str) -> None:
         save_context(path, ids, FINGERPRINT, name)
@@ -176,7 +176,7 @@ class TestLoading:
             with pytest.raises(ContextError, match=reason):
                 load_context(tmp_path / name, 10, FINGERPRINT)
 
-    @SAME_FOLDER
+    @UNHURRIED
     @given(
         data=st.one_of(
             st.binary(), st.text(alphabet="0123456789,\n #:fingerprtmodel-+_.").map(str.encode)
@@ -186,7 +186,7 @@ class TestLoading:
         try:
             ids = loaded(path, data, vocab_size=50)
         except ContextError as error:
-            assert "\n" not in error.detail  # noqa: PT017
+            assert "\n" not in error.detail
         else:
             assert ids
             assert all(0 <= token_id < 50 for token_id in ids)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptnode.text.printable import BIDI_CONTROLS, TerminalFilter, printable
+from tests.text.makers import UNHURRIED
 
 NASTY = st.text(alphabet=st.sampled_from("ab\n\t\x1b[]0;m?P\\\x07\x9b\x9d\x9c\x18 é\u202e\ud800"))
 
@@ -50,12 +51,14 @@ def test_a_sequence_split_into_characters_is_dropped_too(text: str, shown: str) 
     assert "".join([*map(terminal.push, text), terminal.flush()]) == shown
 
 
+@UNHURRIED
 @given(chunks=st.lists(NASTY))
 def test_chunk_borders_make_no_difference(chunks: list[str]) -> None:
     terminal = TerminalFilter()
     assert "".join(map(terminal.push, chunks)) == printable("".join(chunks))
 
 
+@UNHURRIED
 @given(text=st.one_of(st.text(alphabet=st.characters()), NASTY))
 def test_nothing_that_a_terminal_obeys_comes_out(text: str) -> None:
     for character in printable(text):
@@ -63,6 +66,7 @@ def test_nothing_that_a_terminal_obeys_comes_out(text: str) -> None:
         assert character not in BIDI_CONTROLS
 
 
+@UNHURRIED
 @given(text=st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc"])))
 def test_text_without_controls_is_unchanged(text: str) -> None:
     text = "".join(c for c in text if c not in BIDI_CONTROLS)

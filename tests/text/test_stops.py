@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from gptnode.errors import TextError
 from gptnode.text.stops import StopMatcher, resolve_stops
 from gptnode.text.tokenizer import Tokenizer
+from tests.text.makers import UNHURRIED
 
 SHORT = st.text(alphabet="abc", max_size=40)
 STOPS = st.lists(st.text(alphabet="abc", min_size=1, max_size=5), max_size=4)
@@ -19,7 +22,7 @@ def feed(matcher: StopMatcher, chunks: list[str]) -> list[str]:
 
 def chunked(text: str, cuts: list[int]) -> list[str]:
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 def cut_at_first_stop(text: str, stops: list[str]) -> str:
@@ -28,6 +31,7 @@ def cut_at_first_stop(text: str, stops: list[str]) -> str:
 
 
 class TestStrings:
+    @UNHURRIED
     @given(text=SHORT, stops=STOPS, cuts=st.lists(st.integers(0, 100), max_size=12))
     def test_the_visible_text_ends_where_the_first_stop_begins(
         self, text: str, stops: list[str], cuts: list[int]
@@ -39,6 +43,7 @@ class TestStrings:
         if matcher.stopped is not None:
             assert text[len("".join(pieces)) :].startswith(str(matcher.stopped))
 
+    @UNHURRIED
     @given(text=SHORT, stops=STOPS)
     def test_no_more_is_withheld_than_could_become_a_stop(
         self, text: str, stops: list[str]
@@ -50,11 +55,7 @@ class TestStrings:
             if matcher.stopped is not None:
                 return
             withheld = text[len(shown) : end]
-            assert (
-                withheld == ""
-                or any(stop.startswith(withheld) for stop in stops)
-                or any(stop in withheld for stop in stops)
-            )
+            assert withheld == "" or any(stop.startswith(withheld) for stop in stops)
 
     def test_a_stop_over_three_tokens_is_never_shown(self) -> None:
         matcher = StopMatcher(["<END>"])
@@ -93,6 +94,7 @@ class TestStrings:
 
 
 class TestIds:
+    @UNHURRIED
     @given(
         ids=st.lists(st.integers(0, 2), max_size=30),
         sequences=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), max_size=3),

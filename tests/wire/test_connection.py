@@ -203,10 +203,10 @@ def test_eof_after_close_is_a_loss_for_the_client_alone() -> None:
 
 def test_replies_that_crossed_with_close_are_let_in() -> None:
     pair = opened_pair()
-    pair.client_says(step(), Ping(4))
+    pair.client_says(step(), Truncate(0), Ping(4), Ping(5))
     late = b"".join(b"".join(pair.server.send(said)) for said in (stepped(), Pong(4)))
     pair.client_says(Close())
-    assert pair.server.in_flight == 0
+    assert pair.server.in_flight == pair.server.pings_in_flight == 0
     assert list(pair.client.receive(late)) == [stepped(), Pong(4)]
     assert pair.server_says(Closed()) == [Closed()]
 
