@@ -4,6 +4,7 @@ The corpus, the order of its batches and the first weights come from `--seed`. A
 is interrupted goes on from its last checkpoint; `--fresh` starts anew.
 """
 
+import copy
 import json
 import math
 import os
@@ -26,11 +27,12 @@ from demo_corpus.encoding import (
     encode,
     train_tokenizer,
 )
+from demo_llama import Llama, LlamaShape
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_DIR = ROOT / "gptnode" / "demo" / "model"
@@ -39,7 +41,7 @@ CHECKPOINT_DIR = ROOT / ".cache" / "demo-training"
 VOCAB_SIZE = 2048
 CONVERSATIONS = 160_000
 TOKENIZER_CONVERSATIONS = 30_000
-TOKENS_PER_STEP = 4096
+TOKENS_PER_STEP = 2048
 PEAK_LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 100
 DECAY_FROM = 0.6  # the part of the budget after which the learning rate falls to zero
@@ -93,25 +95,6 @@ def learning_rate(step: int, spent: float) -> float:
     return PEAK_LEARNING_RATE * warm_up * max(decay, 0.01)
 
 
-def model_config(tokenizer: Tokenizer) -> LlamaConfig:
-    """Describe the model: 8 blocks, grouped-query attention, RoPE, tied embeddings."""
-    return LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.token_to_id(IM_END),
-        pad_token_id=tokenizer.token_to_id(END_OF_TEXT),
-        use_cache=False,
-    )
-
-
 def written_corpus(seed: int) -> list[list[Message]]:
     """Write the training text, and make sure that no held-out question is in it."""
     conversations = list(dialogues(CONVERSATIONS, seed))
@@ -128,32 +111,55 @@ def written_corpus(seed: int) -> list[list[Message]]:
     return conversations
 
 
-def make_optimizer(model: LlamaForCausalLM) -> torch.optim.AdamW:
-    """AdamW that decays matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": 0.1},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), fused=True)
+class Trainee:
+    """A model that computes in bf16, and the f32 weights that its optimizer keeps."""
 
+    def __init__(self, shape: LlamaShape) -> None:
+        """Draw the first weights."""
+        self.master = Llama(shape)
+        self.model = copy.deepcopy(self.master).to(torch.bfloat16)
+        matrices = [p for p in self.master.parameters() if p.ndim >= 2]
+        vectors = [p for p in self.master.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+            betas=(0.9, 0.95),
+            fused=True,
+        )
 
-def train_step(
-    model: LlamaForCausalLM, optimizer: torch.optim.AdamW, corpus: Corpus, seed: int, step: int
-) -> float:
-    """Learn one batch and return its loss, over the tokens of answers only."""
-    inputs, labels = map(torch.from_numpy, corpus.batch(TOKENS_PER_STEP, seed, step))
-    learned = labels != IGNORED
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(inputs).last_hidden_state[learned]  # (n_learned, D)
-        logits = model.lm_head(hidden)
-    loss = F.cross_entropy(logits.float(), labels[learned])
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.item()
+    def learn(self, inputs: Tensor, labels: Tensor, rate: float) -> float:
+        """Take one step and return the loss, over the tokens of answers only."""
+        learned = labels != IGNORED
+        loss = F.cross_entropy(self.model(inputs, learned).float(), labels[learned])
+        loss.backward()
+        for slow, fast in zip(self.master.parameters(), self.model.parameters(), strict=True):
+            slow.grad = fast.grad.float()
+            fast.grad = None
+        torch.nn.utils.clip_grad_norm_(self.master.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self._copy_from_master()
+        return loss.item()
+
+    def save(self, file: Path, done: Progressed) -> None:
+        """Write a checkpoint; an old one is replaced only by a whole one."""
+        state = {"model": self.master.state_dict(), "optimizer": self.optimizer.state_dict()}
+        unfinished = file.with_suffix(".tmp")
+        torch.save(state | asdict(done), unfinished)
+        unfinished.replace(file)
+
+    def load(self, file: Path) -> Progressed:
+        """Restore a checkpoint."""
+        state = torch.load(file, weights_only=True)
+        self.master.load_state_dict(state.pop("model"))
+        self.optimizer.load_state_dict(state.pop("optimizer"))
+        self._copy_from_master()
+        return Progressed(**state)
+
+    @torch.no_grad()
+    def _copy_from_master(self) -> None:
+        for slow, fast in zip(self.master.parameters(), self.model.parameters(), strict=True):
+            fast.copy_(slow)
 
 
 class Reporter:
@@ -196,50 +202,31 @@ class Reporter:
             )
 
 
-def save_checkpoint(
-    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW, done: Progressed
-) -> None:
-    """Write the state of the training; an old checkpoint is replaced only by a whole one."""
-    unfinished = folder / "checkpoint.pt.tmp"
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **asdict(done)}
-    torch.save(state, unfinished)
-    unfinished.replace(folder / "checkpoint.pt")
-
-
-def load_checkpoint(
-    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW | None = None
-) -> Progressed:
-    """Restore the state of a training."""
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    model.load_state_dict(state.pop("model"))
-    optimizer_state = state.pop("optimizer")
-    if optimizer is not None:
-        optimizer.load_state_dict(optimizer_state)
-    return Progressed(**state)
-
-
-def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+def export(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a Hugging Face model folder in place of `folder`."""
     unfinished = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    config = model.config
-    special_ids = {"eos_token_id": config.eos_token_id, "pad_token_id": config.pad_token_id}
+    shape = model.shape
+    special_ids = {
+        "eos_token_id": tokenizer.token_to_id(IM_END),
+        "pad_token_id": tokenizer.token_to_id(END_OF_TEXT),
+    }
     settings = {
         "config.json": {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            "vocab_size": config.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "num_key_value_heads": config.num_key_value_heads,
-            "head_dim": config.hidden_size // config.num_attention_heads,
+            "vocab_size": shape.vocab_size,
+            "hidden_size": shape.hidden_size,
+            "intermediate_size": shape.intermediate_size,
+            "num_hidden_layers": shape.n_blocks,
+            "num_attention_heads": shape.n_heads,
+            "num_key_value_heads": shape.n_kv_heads,
+            "head_dim": shape.head_dim,
             "hidden_act": "silu",
-            "max_position_embeddings": config.max_position_embeddings,
-            "rms_norm_eps": config.rms_norm_eps,
-            "rope_theta": 10000.0,
+            "max_position_embeddings": shape.max_positions,
+            "rms_norm_eps": shape.rms_norm_eps,
+            "rope_theta": shape.rope_theta,
             "rope_scaling": None,
             "attention_bias": False,
             "mlp_bias": False,
@@ -251,7 +238,7 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
         "generation_config.json": special_ids,
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": config.max_position_embeddings,
+            "model_max_length": shape.max_positions,
             "bos_token": None,
             "eos_token": IM_END,
             "pad_token": END_OF_TEXT,
@@ -263,11 +250,7 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
         text = json.dumps(content, indent=2) + "\n"
         (unfinished / name).write_text(text, encoding="utf-8")
     tokenizer.save(str(unfinished / "tokenizer.json"))
-    tensors = {
-        name: tensor.to(torch.bfloat16).contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embedding
-    }
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in model.tensors().items()}
     save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)
@@ -291,16 +274,16 @@ def main(
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    tokenizer_file = checkpoints / "tokenizer.json"
-    resumed = not fresh and (checkpoints / "checkpoint.pt").exists()
+    tokenizer_file, checkpoint = checkpoints / "tokenizer.json", checkpoints / "checkpoint.pt"
+    resumed = not fresh and checkpoint.exists()
 
     if export_only:
         if not resumed:
             raise click.ClickException(f"there is no checkpoint in {checkpoints}")
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        model = LlamaForCausalLM(model_config(tokenizer))
-        load_checkpoint(checkpoints, model)
-        export(model, tokenizer, out)
+        trainee = Trainee(LlamaShape(tokenizer.get_vocab_size()))
+        trainee.load(checkpoint)
+        export(trainee.model, tokenizer, out)
         return
 
     conversations = written_corpus(seed)
@@ -314,28 +297,26 @@ def main(
     corpus = encode(conversations, tokenizer)
     print(f"corpus: {len(corpus.ids):,} tokens", flush=True)
 
-    model = LlamaForCausalLM(model_config(tokenizer))
-    optimizer = make_optimizer(model)
-    done = load_checkpoint(checkpoints, model, optimizer) if resumed else Progressed()
+    trainee = Trainee(LlamaShape(tokenizer.get_vocab_size()))
+    done = trainee.load(checkpoint) if resumed else Progressed()
     budget = Budget(steps, minutes)
     saved_at = time.monotonic()
     with Reporter(budget) as reporter:
         while (spent := budget.spent(done)) < 1.0:
             started = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(done.step, spent)
-            loss = train_step(model, optimizer, corpus, seed, done.step)
-            done.add(loss, TOKENS_PER_STEP, time.monotonic() - started)
+            inputs, labels = map(torch.from_numpy, corpus.batch(TOKENS_PER_STEP, seed, done.step))
+            loss = trainee.learn(inputs, labels, learning_rate(done.step, spent))
+            done.add(loss, inputs.numel(), time.monotonic() - started)
             reporter.show(done)
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
-                save_checkpoint(checkpoints, model, optimizer, done)
+                trainee.save(checkpoint, done)
                 saved_at = time.monotonic()
-    save_checkpoint(checkpoints, model, optimizer, done)
+    trainee.save(checkpoint, done)
     print(
         f"trained {done.step} steps on {done.tokens:,} tokens in {done.seconds / 60:.1f} min, "
         f"loss {done.loss:.4f}"
     )
-    export(model, tokenizer, out)
+    export(trainee.model, tokenizer, out)
 
 
 if __name__ == "__main__":

@@ -93,10 +93,12 @@ def show_command(file: Path, as_json: bool) -> None:
     with console.capture() as capture:
         for part in draw_map(blocks_map, console):
             console.print(part)
-    text = capture.get()
+    text = f"{file}: {_summary(blocks_map)}\n\n{capture.get()}"
     if plain:
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-    click.echo(f"{file}: {_summary(blocks_map)}\n\n{text}", nl=False)
+    if console.options.ascii_only:
+        text = text.replace("…", "...").encode("ascii", "replace").decode("ascii")
+    click.echo(text, nl=False)
 
 
 @dataclass(frozen=True, slots=True)

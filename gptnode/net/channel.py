@@ -184,6 +184,9 @@ class ClientChannel(Channel):
             self._waiting.popleft().answered.set()
             self._slots.release()
 
+    def flushed(self) -> None:
+        """Called by the pump: nothing of a client's waits for that."""
+
     def _farewell(self) -> Message:
         return Close()
 

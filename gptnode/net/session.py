@@ -72,6 +72,7 @@ class Channel(abc.ABC):
         except StreamLostError as error:
             self._end(error)
 
+    @abc.abstractmethod
     def flushed(self) -> None:
         """Called by the pump when all that was queued is written."""
 

@@ -134,7 +134,9 @@ class RemoteStage:
             NetworkError: the peer refuses, is busy, or went away.
             MismatchError: the peer has other weights, another dtype or other blocks.
         """
-        channel = ClientChannel(await host.open_stream(peer_id))
+        stream = await host.open_stream(peer_id)
+        # A peer that takes no bytes takes none on its other streams either: dial it anew.
+        channel = ClientChannel(stream, on_stuck=lambda: host.disconnect(peer_id))
         nursery.start_soon(channel.run)
         try:
             opened = await channel.request(

@@ -173,38 +173,30 @@ class TerminalChat:
         return termios.tcgetattr(self.terminal) == self.modes_before
 
 
-@pytest.fixture
-def chat(model_dir: Path, tmp_path: Path) -> Iterator[TerminalChat]:
-    with TerminalChat(model_dir, tmp_path) as running:
-        running.wait_for("endless on this machine", "Ctrl-D ends the chat", "of 16000 tokens")
-        yield running
+def ready(chat: TerminalChat) -> TerminalChat:
+    """The same, once it can be typed into."""
+    chat.wait_for("endless on this machine", "Ctrl-D ends the chat", "of 16000 tokens")
+    return chat
 
 
-@pytest.mark.parametrize("key", [" ", "\x03"], ids=["space", "ctrl-c"])
-def test_a_key_stops_an_answer_and_the_chat_goes_on(chat: TerminalChat, key: str) -> None:
+@pytest.fixture(scope="module")
+def chat(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TerminalChat]:
+    """One for all tests that leave it running, with an empty context or not."""
+    with TerminalChat(model_dir, tmp_path_factory.mktemp("state")) as running:
+        yield ready(running)
+
+
+@pytest.mark.parametrize("key", [" ", "\x03", None], ids=["space", "ctrl-c", "sigint"])
+def test_an_answer_is_stopped_and_the_chat_goes_on(chat: TerminalChat, key: str | None) -> None:
     chat.type("Hi\r")
     chat.wait_for_text(200)
-    chat.type(key)
+    if key is None:
+        chat.process.send_signal(signal.SIGINT)
+    else:
+        chat.type(key)
     chat.wait_for("· stopped")
     chat.type("/stats\r")
     chat.wait_for("ended by you")
-    chat.type("And now?\r")
-    chat.wait_for_text(200)
-    chat.type(key)
-    chat.wait_for("· stopped")
-    chat.type("/exit\r")
-    assert chat.wait_for_end() == 0
-    assert chat.is_as_it_was
-
-
-def test_sigint_stops_an_answer_and_not_the_chat(chat: TerminalChat) -> None:
-    chat.type("Hi\r")
-    chat.wait_for_text(200)
-    chat.process.send_signal(signal.SIGINT)
-    chat.wait_for("· stopped")
-    chat.type("\x04")
-    assert chat.wait_for_end() == 0
-    assert chat.is_as_it_was
 
 
 def test_a_chat_is_saved_cleared_and_loaded(chat: TerminalChat, tmp_path: Path) -> None:
@@ -214,20 +206,16 @@ def test_a_chat_is_saved_cleared_and_loaded(chat: TerminalChat, tmp_path: Path) 
     chat.type("Hi\r")
     chat.wait_for("that were 20 tokens")
     chat.type(f"/save {path}\r")
-    chat.wait_for("· saved", f"to {path}"[:40])
+    chat.wait_for("· saved")
+    assert path.is_file()
     chat.type("/clear\r")
     chat.wait_for("· the context is empty")
     chat.type(f"/load {tmp_path}/none\r")
     chat.wait_for("! ", "No such file")
     chat.type(f"/load {path}\r")
     chat.wait_for("· loaded")
-    chat.type("/nonsense\r")
-    chat.wait_for("no command is called /nonsense")
-    chat.type("\x03")
-    chat.wait_for("Ctrl-C again")
-    chat.type("\x03")
-    assert chat.wait_for_end() == 0
-    assert chat.is_as_it_was
+    chat.type("/set max-tokens none\r")
+    chat.wait_for("max-tokens = none")
 
 
 def test_tab_completes_a_command(chat: TerminalChat) -> None:
@@ -236,28 +224,33 @@ def test_tab_completes_a_command(chat: TerminalChat) -> None:
     chat.type("\t")
     chat.wait_for("ts")
     chat.type("\r")
-    chat.wait_for("this chat  0 answers")
+    chat.wait_for("this chat ")
 
 
-@pytest.mark.parametrize("state", ["at the prompt", "answering"])
-def test_sigterm_leaves_the_terminal_as_it_was(chat: TerminalChat, state: str) -> None:
-    if state == "answering":
-        chat.type("Hi\r")
-        chat.wait_for_text(200)
-    chat.process.terminate()
-    assert chat.wait_for_end() == 143
-    assert chat.is_as_it_was
-
-
-def test_what_was_typed_is_in_the_history_of_the_next_chat(
-    chat: TerminalChat, model_dir: Path, tmp_path: Path
+def test_sigterm_during_an_answer_leaves_the_terminal_as_it_was(
+    model_dir: Path, tmp_path: Path
 ) -> None:
-    chat.type("/set seed 42\r")
-    chat.wait_for("seed = 42")
-    chat.type("\x04")
-    assert chat.wait_for_end() == 0
+    with TerminalChat(model_dir, tmp_path) as chat:
+        ready(chat).type("Hi\r")
+        chat.wait_for_text(200)
+        chat.process.terminate()
+        assert chat.wait_for_end() == 143
+        assert chat.is_as_it_was
+
+
+def test_what_was_typed_is_in_the_history_of_the_next_chat(model_dir: Path, tmp_path: Path) -> None:
+    with TerminalChat(model_dir, tmp_path) as first:
+        ready(first).type("/set seed 42\r")
+        first.wait_for("seed = 42")
+        first.type("\x03")
+        first.wait_for("Ctrl-C again")
+        first.type("\x03")
+        assert first.wait_for_end() == 0
+        assert first.is_as_it_was
     assert (tmp_path / "gptnode" / "history").stat().st_mode & 0o777 == 0o600
     with TerminalChat(model_dir, tmp_path) as again:
-        again.wait_for("of 16000 tokens")
-        again.type("\x1b[A")
+        ready(again).type("\x1b[A")
         again.wait_for("/set seed 42")
+        again.process.terminate()
+        assert again.wait_for_end() == 143
+        assert again.is_as_it_was

@@ -60,6 +60,16 @@ def test_the_same_seed_draws_the_same_tokens(values: list[float], seed: int) -> 
     assert draws(logits, 20, seed=seed) == draws(logits, 20, seed=seed)
 
 
+@pytest.mark.parametrize("point", [0.0, 1 - 2**-53])
+@pytest.mark.parametrize("values", [[-1000.0, 0.0, -1000.0], [-1000.0, 0.1, 0.2, 0.7, -1000.0]])
+def test_a_token_of_no_chance_is_not_hit_at_the_very_edge(
+    values: list[float], point: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(point, dtype=torch.float64))
+    (drawn,) = draws(torch.tensor(values), 1)
+    assert values[drawn] > -1000
+
+
 def test_other_seeds_and_no_seed_draw_other_tokens() -> None:
     logits = torch.zeros(1000)
     runs = [draws(logits, 20, seed=seed) for seed in (1, 2, None, None)]
@@ -135,7 +145,7 @@ def test_logits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 def test_context_ids_outside_of_the_vocabulary_are_refused() -> None:
     with pytest.raises(ValueError, match="not in the vocabulary of 4"):
-        Sampler(Sampling(repetition_penalty=2)).sample(torch.zeros(4), [4])
+        Sampler(Sampling(repetition_penalty=2)).sample(torch.zeros(4), [1, 4, 2])
 
 
 @pytest.mark.parametrize(

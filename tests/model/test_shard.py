@@ -101,6 +101,13 @@ def test_a_head_without_a_matrix_is_the_embedding(tie: bool, tmp_path: Path) -> 
     assert shared.weight.data_ptr() == embedding.weight.data_ptr()
 
 
+def test_a_matrix_beside_a_tied_head_is_ignored(tmp_path: Path) -> None:
+    tensors = tensors_of(random_reference(tiny_config()))
+    index, config = opened(tmp_path, tensors, tie_word_embeddings=True)
+    head = load_head(index, config, F32, CPU)
+    assert torch.equal(head.weight, tensors["model.embed_tokens.weight"])
+
+
 def test_an_untied_head_is_its_own_matrix_whatever_embedding_is_there(tmp_path: Path) -> None:
     index, config = opened(tmp_path)
     embedding = load_embedding(index, config, F32, CPU)

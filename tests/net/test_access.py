@@ -240,3 +240,20 @@ async def test_the_ninth_connection_of_a_peer_ends_its_first() -> None:
         await until(lambda: clients[0].connected() == ())
         assert all(client.connected() == (server.peer_id,) for client in clients[1:])
         nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_sends_past_its_window_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Canary of a trap: stock Yamux only logs it, and buffered 600 MiB on one stream."""
+    monkeypatch.setattr("gptnode.net.muxer.BUFFERED_LIMIT_BYTES", 1 << 20)
+
+    async def never_read(_: PeerStream) -> None:
+        await trio.sleep_forever()
+
+    async with server_and_client(never_read) as (server, client):
+        stream = await client.open_stream(server.peer_id)
+        stream._muxed.send_window = 1 << 30  # a peer that ignores what it was granted
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(20):
+            await stream.send_all(bytes(16 << 20))
+        await until(lambda: server.connected() == ())

@@ -1,6 +1,10 @@
-"""Peer ids that belong to nobody."""
+"""Peer ids that belong to nobody, and how long hypothesis may take."""
 
 from __future__ import annotations
+
+from hypothesis import settings
+
+UNHURRIED = settings(deadline=None)
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 

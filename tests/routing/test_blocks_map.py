@@ -25,7 +25,7 @@ from gptnode.routing.blocks_map import (
 )
 from gptnode.span import Span
 
-from .ids import ANNA, BEN, CLEO, DORA, LAPTOP, ed25519_id
+from .ids import ANNA, BEN, CLEO, DORA, LAPTOP, UNHURRIED, ed25519_id
 from .maps import DROP, other_form, own_form, parsed, problem_of, put
 
 
@@ -249,6 +249,7 @@ def maps(draw: st.DrawFn) -> tuple[dict[str, Any], BlocksMap]:
     return data, BlocksMap(tuple(models), peers, tuple(routes), clients)
 
 
+@UNHURRIED
 @given(maps())
 def test_a_map_that_is_right_arrives_as_it_is(pair: tuple[dict[str, Any], BlocksMap]) -> None:
     data, expected = pair
@@ -285,7 +286,7 @@ def places(data: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
     return found
 
 
-@settings(max_examples=400)
+@settings(UNHURRIED, max_examples=400)
 @given(st.data(), st.sampled_from([own_form, other_form]))
 def test_any_value_at_any_place_is_a_map_or_a_map_error(data: st.DataObject, form: Any) -> None:
     wrong = form()
@@ -298,16 +299,19 @@ def test_any_value_at_any_place_is_a_map_or_a_map_error(data: st.DataObject, for
     check_answer(json.dumps(wrong))
 
 
+@UNHURRIED
 @given(VALUES)
 def test_any_json_is_a_map_or_a_map_error(value: object) -> None:
     check_answer(json.dumps(value))
 
 
+@UNHURRIED
 @given(st.text(max_size=60) | st.text(alphabet='{}[]",:0 -.\\u', max_size=60))
 def test_any_text_is_a_map_or_a_map_error(text: str) -> None:
     check_answer(text)
 
 
+@UNHURRIED
 @given(st.integers(0, 1500), st.integers(0, 300))
 def test_a_file_that_was_cut_is_an_error(start: int, length: int) -> None:
     text = json.dumps(own_form())

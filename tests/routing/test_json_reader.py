@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from gptnode.errors import MapError
 from gptnode.routing.json_reader import JsonNode, Problems, parse_json, quoted, suggestion
 
+from .ids import UNHURRIED
+
 
 @pytest.mark.parametrize(
     ("text", "problem"),
@@ -52,11 +54,13 @@ VALUES = st.recursive(
 )
 
 
+@UNHURRIED
 @given(VALUES)
 def test_json_that_is_right_is_read_as_python_reads_it(value: object) -> None:
     assert parse_json(json.dumps(value)).value == value
 
 
+@UNHURRIED
 @given(VALUES)
 def test_any_value_is_quoted_in_one_short_printable_line(value: object) -> None:
     assert quoted(value).isprintable()

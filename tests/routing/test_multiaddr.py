@@ -10,7 +10,7 @@ from multiaddr import Multiaddr
 from gptnode.net.addresses import parse_endpoint
 from gptnode.routing.multiaddr import EXAMPLE, multiaddr_problem
 
-from .ids import ANNA, BEN
+from .ids import ANNA, BEN, UNHURRIED
 
 RIGHT = [
     EXAMPLE,
@@ -82,6 +82,7 @@ def test_what_is_wrong_is_said(addr: str, problem: str) -> None:
     assert (multiaddr_problem(addr, ANNA) or "").startswith(problem)
 
 
+@UNHURRIED
 @given(
     st.lists(
         st.sampled_from(["", "ip4", "dns", "tcp", "4001", "10.0.0.1", "::1", "p2p", ANNA, "é"])

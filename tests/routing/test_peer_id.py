@@ -12,7 +12,7 @@ from libp2p.peer.id import ID
 
 from gptnode.routing.peer_id import peer_id_problem
 
-from .ids import ANNA, base58, ed25519_id
+from .ids import ANNA, UNHURRIED, base58, ed25519_id
 
 
 @pytest.mark.parametrize("make_pair", [ed25519_pair, rsa_pair, secp256k1_pair])
@@ -21,12 +21,14 @@ def test_the_ids_that_libp2p_makes_are_well_formed(make_pair: object) -> None:
     assert peer_id_problem(peer_id) is None
 
 
+@UNHURRIED
 @given(st.binary(min_size=32, max_size=32))
 def test_every_ed25519_key_has_a_well_formed_id(key: bytes) -> None:
     assert ed25519_id(key).startswith("12D3KooW")
     assert peer_id_problem(ed25519_id(key)) is None
 
 
+@UNHURRIED
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 51))
 def test_an_id_that_lost_a_character_is_noticed(key: bytes, index: int) -> None:
     peer_id = ed25519_id(key)
@@ -56,6 +58,7 @@ def test_what_is_wrong_is_said(text: str, problem: str) -> None:
     assert (peer_id_problem(text) or "").startswith(problem)
 
 
+@UNHURRIED
 @given(st.text(max_size=150))
 def test_any_text_gets_an_answer(text: str) -> None:
     problem = peer_id_problem(text)

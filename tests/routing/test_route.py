@@ -13,6 +13,8 @@ from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, RouteEn
 from gptnode.routing.route import Hop, Route, plan_route
 from gptnode.span import Span
 
+from .ids import UNHURRIED
+
 NAMES = ("anna", "ben", "cleo", "dora")
 
 
@@ -109,6 +111,7 @@ SPANS = st.tuples(st.integers(0, 11), st.integers(1, 12)).map(
 PEERS = st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(tuple)
 
 
+@UNHURRIED
 @given(
     st.lists(st.tuples(SPANS, PEERS), min_size=1, max_size=8),
     st.integers(1, 12),
