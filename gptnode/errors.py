@@ -22,16 +22,19 @@ the detail, and its branch decides the exit code. ::
     │   ├── RemoteProtocolError
     │   └── MismatchError
     ├── RouteError              9   no live peer for some blocks
-    └── ContextError           10   the token context: its length, its CSV file
+    └── ContextError           10   the token context and its length
+        └── ContextFileError        the file that it is saved to or loaded from
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "ContextError",
+    "ContextFileError",
     "GptNodeError",
     "IdentityError",
     "LocalProtocolError",
@@ -71,7 +74,15 @@ class GptNodeError(Exception):
 
     def for_user(self) -> str:
         """Detail and advice in one line."""
-        return f"{self.detail}. {self.advice}"
+        stop = "" if self.detail.endswith(("?", "!", ".")) else "."
+        return f"{self.detail}{stop} {self.advice}"
+
+    def about(self, subject: str) -> Self:
+        """The same error with ``subject`` before its detail."""
+        other = copy.copy(self)
+        other.detail = f"{subject}: {self.detail}"
+        other.args = (other.detail,)
+        return other
 
 
 class UsageError(GptNodeError):
@@ -171,3 +182,7 @@ class ContextError(GptNodeError):
     """/clear starts an empty context; /undo takes back the last turn."""
 
     exit_code = 10
+
+
+class ContextFileError(ContextError):
+    """The chat and its files are as they were; name another file, or mend this one."""

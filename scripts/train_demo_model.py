@@ -23,7 +23,6 @@ from demo_corpus.encoding import (
     END_OF_TEXT,
     IGNORED,
     IM_END,
-    Corpus,
     encode,
     train_tokenizer,
 )
@@ -189,9 +188,7 @@ class Reporter:
         """Show how far the training is."""
         speed = done.tokens / max(done.seconds, 1e-9)
         spent = self._budget.spent(done)
-        self._bar.update(
-            self._task, completed=spent, step=done.step, loss=done.loss, speed=speed
-        )
+        self._bar.update(self._task, completed=spent, step=done.step, loss=done.loss, speed=speed)
         if self._bar.disable and time.monotonic() - self._last_report > REPORT_EVERY_S:
             self._last_report = time.monotonic()
             left = done.seconds / max(spent, 1e-9) * (1 - spent) / 60
@@ -235,7 +232,7 @@ def export(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
             "bos_token_id": None,
             **special_ids,
         },
-        "generation_config.json": special_ids,
+        "generation_config.json": {**special_ids, "do_sample": False},
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": shape.max_positions,
@@ -265,7 +262,9 @@ def export(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
 @click.option("--seed", default=0, show_default=True, help="For text, batches and weights.")
 @click.option("--threads", default=os.cpu_count(), show_default=True, help="CPU threads.")
 @click.option("--fresh", is_flag=True, help="Start anew even if there is a checkpoint.")
-@click.option("--export-only", is_flag=True, help="Write the last checkpoint as a model; no training.")
+@click.option(
+    "--export-only", is_flag=True, help="Write the last checkpoint as a model; no training."
+)
 def main(
     out: Path, checkpoints: Path, steps: int, minutes: float | None, seed: int, threads: int,
     fresh: bool, export_only: bool,

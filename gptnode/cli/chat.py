@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -33,16 +34,12 @@ from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
 from gptnode.errors import UsageError
 
 if TYPE_CHECKING:
-    from gptnode.cli.keys import Interrupt
     from gptnode.cli.render import Screen
     from gptnode.cli.session import ChatSession
+    from gptnode.cli.signals import Interrupt
     from gptnode.node.config import ClientConfig
-    from gptnode.routing.blocks_map import BlocksMap
 
 __all__ = ["ChatOptions", "chat_command", "chat_options", "run_chat"]
-
-TERMINATED = 143
-"""What a shell reports for a process that SIGTERM ended."""
 
 
 @click.command("chat")
@@ -83,6 +80,7 @@ def chat_command(
     are the model's own (generation_config.json), else temperature 0.7 and top-p 0.95.
     """
     # Imported here for the sake of `gptnode chat --help`.
+    from gptnode.cli.signals import TERMINATED, until_terminated
     from gptnode.node.config import ClientConfig
 
     if map_path is None and model is not None and model_dir is None:
@@ -102,20 +100,9 @@ def chat_command(
         threads=threads,
         context_tokens=context_tokens,
     )
-    if trio.run(_until_terminated, config, ChatOptions(**chat)):
+    options = ChatOptions(**chat)
+    if trio.run(until_terminated, partial(run_chat, config, options)):
         sys.exit(TERMINATED)
-
-
-async def _until_terminated(config: ClientConfig, options: ChatOptions) -> bool:
-    """`run_chat`; SIGTERM and SIGHUP close everything, and make this True."""
-    from gptnode.cli.keys import call_on_signals
-    from gptnode.node.nursery import background_nursery
-
-    with trio.CancelScope() as everything:
-        async with background_nursery() as nursery:
-            await nursery.start(call_on_signals, everything.cancel, signal.SIGTERM, signal.SIGHUP)
-            await run_chat(config, options)
-    return everything.cancelled_caught
 
 
 async def run_chat(config: ClientConfig, options: ChatOptions) -> None:
@@ -128,8 +115,8 @@ async def run_chat(config: ClientConfig, options: ChatOptions) -> None:
     has to run in the main thread.
     """
     # Imported here: torch takes a second, and wrong options should be told before.
-    from gptnode.cli.keys import Interrupt, call_on_signals
     from gptnode.cli.render import Screen
+    from gptnode.cli.signals import Interrupt, call_on_signals
     from gptnode.node.nursery import background_nursery
 
     interactive = options.prompt is None and _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
@@ -187,20 +174,8 @@ async def _open_session(
     from gptnode.node.runtime import open_client
 
     async with open_client(config, report=screen.status) as client:
-        defaults = model_defaults(_model_folder(config, client.blocks_map, client.model_name))
+        defaults = model_defaults(client.model_folder)
         yield ChatSession(client, options.settings_over(defaults), system=options.system)
-
-
-def _model_folder(
-    config: ClientConfig, blocks_map: BlocksMap | None, model_name: str
-) -> Path | None:
-    """Where the model's files are; a relative path in a map counts from the map's folder."""
-    if config.model_dir is not None or blocks_map is None:
-        return config.model_dir
-    path = blocks_map.model(model_name).path
-    if path is None or blocks_map.source is None:
-        return None
-    return Path(blocks_map.source).parent / path
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

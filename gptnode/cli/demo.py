@@ -6,9 +6,7 @@ The chat is the one of `gptnode chat`; servers and their end are `gptnode.demo.s
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
@@ -17,9 +15,6 @@ import trio
 from gptnode.cli.chat_options import ChatOptions, chat_options
 
 __all__ = ["demo_command"]
-
-TERMINATED = 143
-"""What a shell reports for a process that SIGTERM ended."""
 
 
 @click.command("demo")
@@ -40,23 +35,13 @@ def demo_command(peers: int, **chat: Any) -> None:
     """
     options = ChatOptions(**chat)
 
+    from gptnode.cli.signals import TERMINATED, until_terminated
+
     async def swarm_and_chat() -> None:
         await _demo(peers, options)
 
-    if trio.run(_until_terminated, swarm_and_chat):
+    if trio.run(until_terminated, swarm_and_chat):
         sys.exit(TERMINATED)
-
-
-async def _until_terminated(run: Callable[[], Awaitable[None]]) -> bool:
-    """``run``; SIGTERM and SIGHUP cancel it, which ends the servers too, and make this True."""
-    from gptnode.cli.keys import call_on_signals
-    from gptnode.node.nursery import background_nursery
-
-    with trio.CancelScope() as everything:
-        async with background_nursery() as nursery:
-            await nursery.start(call_on_signals, everything.cancel, signal.SIGTERM, signal.SIGHUP)
-            await run()
-    return everything.cancelled_caught
 
 
 async def _demo(peers: int, options: ChatOptions) -> None:

@@ -13,10 +13,11 @@ from prompt_toolkit.input import Input
 
 from gptnode.cli import views
 from gptnode.cli.commands import CommandLine, Outcome, PromptText, parse_line, run_command
-from gptnode.cli.keys import CTRL_C, Interrupt, stop_on_keys
+from gptnode.cli.keys import CTRL_C, stop_on_keys
 from gptnode.cli.prompt import ChatPrompt, NoLine
 from gptnode.cli.render import Screen
 from gptnode.cli.session import ChatSession
+from gptnode.cli.signals import Interrupt
 from gptnode.errors import GptNodeError
 from gptnode.node.answer import Answer
 from gptnode.node.nursery import background_nursery

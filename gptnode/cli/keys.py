@@ -5,10 +5,9 @@ POSIX terminals only. Nothing here knows what is being stopped.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import trio
 from prompt_toolkit.input import Input
@@ -18,7 +17,7 @@ from prompt_toolkit.keys import Keys
 
 from gptnode.node.nursery import background_nursery
 
-__all__ = ["CTRL_C", "SPACE_OR_CTRL_C", "Interrupt", "call_on_signals", "stop_on_keys"]
+__all__ = ["CTRL_C", "SPACE_OR_CTRL_C", "stop_on_keys"]
 
 CTRL_C = frozenset({Keys.ControlC})
 """The key that stops everything."""
@@ -62,41 +61,3 @@ async def _watch(
                 stop()
             elif key.key not in NOISE:
                 typed.append(key)
-
-
-class Interrupt:
-    """What a SIGINT does at the moment: nothing, or one call."""
-
-    def __init__(self) -> None:
-        """Nothing, to begin with."""
-        self._action: Callable[[], None] | None = None
-
-    def __call__(self) -> None:
-        """The signal came."""
-        if self._action is not None:
-            self._action()
-
-    @contextmanager
-    def calls(self, action: Callable[[], None] | None) -> Iterator[None]:
-        """Inside the block, the signal calls ``action`` (or does nothing)."""
-        before, self._action = self._action, action
-        try:
-            yield
-        finally:
-            self._action = before
-
-
-async def call_on_signals(
-    call: Callable[[], None],
-    *signals: signal.Signals,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Calls ``call`` for each of ``signals`` that the process gets, until it is cancelled.
-
-    For SIGINT needed beside `stop_on_keys`: another process may send the signal, and a terminal
-    that isn't raw turns Ctrl-C into it. Only from the main thread.
-    """
-    with trio.open_signal_receiver(*signals) as received:
-        task_status.started()
-        async for _ in received:
-            call()

@@ -55,7 +55,9 @@ def set_up_logs(level: str, log_format: str, stream: TextIO | None = None) -> No
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # py-libp2p warns about every failed dial and every stranger: gptnode.net logs those itself.
-    logging.getLogger("libp2p").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+    libp2p = logging.getLogger("libp2p")
+    libp2p.handlers[:] = [handler if level == "debug" else logging.NullHandler()]
+    libp2p.propagate = False
 
 
 def _renderers(log_format: str) -> list[structlog.typing.Processor]:

@@ -97,7 +97,7 @@ def show_command(file: Path, as_json: bool) -> None:
     if plain:
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
     if console.options.ascii_only:
-        text = text.replace("…", "...").encode("ascii", "replace").decode("ascii")
+        text = text.replace("…", "~").encode("ascii", "replace").decode("ascii")
     click.echo(text, nl=False)
 
 

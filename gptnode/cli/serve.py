@@ -27,7 +27,9 @@ from gptnode.cli.options import (
     threads_option,
 )
 from gptnode.errors import UsageError
+from gptnode.net.identity import load_identity
 from gptnode.node.config import ServeConfig
+from gptnode.routing.blocks_map import read_blocks_map
 
 if TYPE_CHECKING:
     from gptnode.node.runtime import ReadyInfo
@@ -142,7 +144,10 @@ async def _serve_until_stopped(config: ServeConfig, exit_with_stdin: bool) -> No
             await nursery.start(_stop_on_signal, nursery.cancel_scope, at_exit)
             if exit_with_stdin:
                 nursery.start_soon(_stop_with_stdin, nursery.cancel_scope)
-            # Imported here, because torch takes two seconds: a signal that comes meanwhile is kept.
+            # What is wrong with these files is said before torch is imported, which takes seconds.
+            # A signal that comes meanwhile is kept.
+            read_blocks_map(config.map_path)
+            load_identity(config.identity_path)
             import structlog
 
             from gptnode.node.runtime import serve

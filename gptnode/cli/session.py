@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from gptnode.cli.settings import ChatSettings, changed
-from gptnode.errors import ContextError
+from gptnode.errors import ContextError, ContextFileError
 from gptnode.text.context_file import load_context, save_context
 from gptnode.text.conversation import Conversation
 
@@ -169,9 +169,9 @@ class ChatSession:
             ContextError: the file is not a context of this model, or longer than the context may
                 be. The chat then stays as it was.
         """
-        ids = load_context(path, self.client.tokenizer.vocab_size, self.client.fingerprint)
+        ids = load_context(path, self.client.model_config.vocab_size, self.client.fingerprint)
         if len(ids) >= self.client.context_limit_tokens:
-            raise ContextError(
+            raise ContextFileError(
                 f"{path} holds {len(ids)} tokens and the context has room for "
                 f"{self.client.context_limit_tokens}"
             )

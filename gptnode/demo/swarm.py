@@ -66,7 +66,7 @@ async def local_swarm(
                 servers.append(await start_server(place, layout.map_path, options=options))
             deadline = trio.current_time() + ready_timeout_s
             for server in servers:
-                await server.wait_ready(deadline - trio.current_time())
+                await server.wait_ready(max(0.0, deadline - trio.current_time()))
                 report(f"{server.place.name} is ready, with blocks {server.place.span}")
             yield LocalSwarm(layout.map_path, layout.client_identity_path, tuple(servers))
         finally:

@@ -60,6 +60,11 @@ class Client:
         return self._source.key.dtype_name
 
     @property
+    def model_folder(self) -> Path:
+        """Where the model's files are on this machine."""
+        return self._source.paths.folder
+
+    @property
     def model_config(self) -> ModelConfig:
         """The model's own numbers."""
         return self._source.config

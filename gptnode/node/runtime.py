@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import trio
 
@@ -62,7 +61,7 @@ async def open_client(
     """
     blocks_map = read_blocks_map(config.map_path) if config.map_path is not None else None
     entry = blocks_map.model(config.model_name) if blocks_map is not None else None
-    if entry is not None:
+    if blocks_map is not None and entry is not None:
         source = _open_entry(entry, blocks_map, config)
     elif config.model_dir is not None:
         paths = folder_paths(config.model_dir)
@@ -165,14 +164,13 @@ async def _dialler(
 
 
 def _open_entry(
-    entry: ModelEntry, blocks_map: BlocksMap | None, config: ClientConfig | ServeConfig
+    entry: ModelEntry, blocks_map: BlocksMap, config: ClientConfig | ServeConfig
 ) -> ModelSource:
     """The model of the map, in the folder that the options name or else the map."""
     if config.model_dir is not None:
         paths: ModelPaths | None = folder_paths(config.model_dir)
     else:
-        source = blocks_map.source if blocks_map is not None else None
-        paths = entry.resolve(source.parent if source is not None else Path())
+        paths = blocks_map.model_paths(entry.name)
     if paths is None:
         raise MapError(f"the model {entry.name!r} has no path: add one, or give --model-dir")
     return open_model(entry.name, paths, config.dtype or entry.dtype, open_device(config.device))

@@ -103,11 +103,11 @@ class Swarm:
 
     def blame(self, failure: HopFailure) -> None:
         """Remember which peer failed, and say so."""
-        self._health.note(failure.peer_id, failure.cause, was_open=failure.was_open)
+        who = f"{self.label(failure.peer_id)} (blocks {failure.span})"
+        cause = failure.cause.about(who)
+        self._health.note(failure.peer_id, cause, was_open=failure.was_open)
         self._stages = ()
-        label = self.label(failure.peer_id)
-        detail = failure.cause.detail
-        self._report(detail if label in detail else f"{label}: {detail}")
+        self._report(cause.detail)
 
     async def connect(self, peer_id: str, addr: str) -> None:
         """Dial ``peer_id`` at ``addr`` and keep the address beside those of the map.

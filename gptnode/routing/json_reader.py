@@ -210,8 +210,7 @@ def parse_json(text: str) -> JsonNode:
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise MapError(f"{where}: not valid JSON: {_syntax_problem(error)}") from error
+        raise MapError(_syntax_problem(error)) from error
     except RecursionError:
         raise MapError("the file: nested far deeper than any BlocksMap") from None
     except ValueError:
@@ -251,14 +250,19 @@ def _check_strictness(root: JsonNode) -> None:
 
 
 def _syntax_problem(error: json.JSONDecodeError) -> str:
-    """What the parser says, or better what people do most often."""
+    """Where it is, and what the parser says or, better, what people do most often."""
     before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :]
+    problem, place = error.msg[:1].lower() + error.msg[1:], error.pos
+    comma = len(before) - 1 if before.endswith(",") else error.pos  # Python 3.13 stops at it
+    closing = error.doc[comma + 1 :].lstrip()[:1]
     if not error.doc.strip():
-        return "the file is empty"
-    if before.endswith(",") and after[:1] in ("}", "]"):
-        return f"remove the comma before {after[0]}"
-    if after.startswith(("//", "/*", "#")):
-        return "JSON has no comments"
-    if after.startswith("'"):
-        return 'strings stand in double quotes: "'
-    return error.msg[:1].lower() + error.msg[1:]
+        problem = "the file is empty"
+    elif error.doc[comma : comma + 1] == "," and closing in ("}", "]"):
+        problem, place = f"remove the comma before {closing}", comma
+    elif after.startswith(("//", "/*", "#")):
+        problem = "JSON has no comments"
+    elif after.startswith("'"):
+        problem = 'strings stand in double quotes: "'
+    line = error.doc.count("\n", 0, place) + 1
+    column = place - error.doc.rfind("\n", 0, place)
+    return f"line {line}, column {column}: not valid JSON: {problem}"

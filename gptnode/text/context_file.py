@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gptnode.errors import ContextError
+from gptnode.errors import ContextFileError
 
 __all__ = ["load_context", "save_context"]
 
@@ -38,10 +38,10 @@ def save_context(path: Path, ids: Sequence[int], fingerprint: str, model_name: s
     file; one that is replaced keeps its permissions.
 
     Raises:
-        ContextError: there are no ids, or the file can't be written, with the reason.
+        ContextFileError: there are no ids, or the file can't be written, with the reason.
     """
     if not ids:
-        raise ContextError("there is nothing to save: the context is empty")
+        raise ContextFileError("there is nothing to save: the context is empty")
     rows = [
         ",".join(map(str, ids[start : start + IDS_PER_ROW]))
         for start in range(0, len(ids), IDS_PER_ROW)
@@ -53,7 +53,7 @@ def save_context(path: Path, ids: Sequence[int], fingerprint: str, model_name: s
         _replace(Path(os.path.realpath(path)), data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ContextError(f"{path} can't be written: {reason}") from error
+        raise ContextFileError(f"{path} can't be written: {reason}") from error
 
 
 def load_context(path: Path, vocab_size: int, fingerprint: str | None) -> tuple[int, ...]:
@@ -65,8 +65,8 @@ def load_context(path: Path, vocab_size: int, fingerprint: str | None) -> tuple[
         fingerprint: Of the model in use; None accepts the context of any model.
 
     Raises:
-        ContextError: the file can't be read, is too large, is of another model, or holds something
-            else than ids of the vocabulary; then with line and column.
+        ContextFileError: the file can't be read, is too large, is of another model, or holds
+            something else than ids of the vocabulary; then with line and column.
     """
     text = _read(path)
     ids: list[int] = []
@@ -80,12 +80,12 @@ def load_context(path: Path, vocab_size: int, fingerprint: str | None) -> tuple[
                 model_name = value
             elif fingerprint is not None and value.lower() != fingerprint.lower():
                 of_model = f"{model_name!r} " if model_name else ""
-                raise ContextError(
+                raise ContextFileError(
                     f"{path} is a context of another model: {of_model}with fingerprint "
                     f"{value[:64]!r}, and this one has {fingerprint!r}"
                 )
     if not ids:
-        raise ContextError(f"{path} holds no token ids")
+        raise ContextFileError(f"{path} holds no token ids")
     return tuple(ids)
 
 
@@ -102,10 +102,10 @@ def _row_ids(path: Path, line_no: int, line: str, vocab_size: int) -> Iterator[i
         where = f"line {line_no}, column {column + len(field) - len(field.lstrip())}"
         if not (digits.isascii() and digits.isdigit()):
             what = f"{digits[:20]!r} is not a token id" if digits else "a token id is missing"
-            raise ContextError(f"{path}, {where}: {what}")
+            raise ContextFileError(f"{path}, {where}: {what}")
         # Longer than any vocabulary's ids, and int() refuses numbers of thousands of digits.
         if len(digits) > 18 or int(digits) >= vocab_size:
-            raise ContextError(
+            raise ContextFileError(
                 f"{path}, {where}: {digits[:20]} is not in the vocabulary of {vocab_size} tokens"
             )
         yield int(digits)
@@ -117,18 +117,20 @@ def _read(path: Path) -> str:
     try:
         # A pipe or device would block or never end.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ContextError(f"{path} is not a file")
+            raise ContextFileError(f"{path} is not a file")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ContextError(f"{path} can't be read: {reason}") from error
+        raise ContextFileError(f"{path} can't be read: {reason}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ContextError(f"{path} has more than {MAX_FILE_BYTES // 2**20} MiB")
+        raise ContextFileError(f"{path} has more than {MAX_FILE_BYTES // 2**20} MiB")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ContextError(f"{path} is not a text file: byte {error.start} is not UTF-8") from error
+        raise ContextFileError(
+            f"{path} is not a text file: byte {error.start} is not UTF-8"
+        ) from error
 
 
 def _replace(target: Path, data: bytes) -> None:

@@ -84,7 +84,10 @@ def _dialogue(rng: random.Random, forbidden: frozenset[str]) -> list[Message]:
         else:
             pair = _drawn(lambda: _single_turn(rng), forbidden)
         question, answer = pair
-        messages += ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+        messages += (
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        )
         if rng.random() > MORE_TURNS:
             break
     return messages
@@ -112,13 +115,16 @@ def _single_turn(rng: random.Random) -> Pair:
 
 
 def _introduction(name: str, rng: random.Random) -> Pair:
-    question = expand(f"((hi|hello|hey|), |)(my name is|i am|i'm|call me|you can call me) {name}.", rng)
+    question = expand(
+        f"((hi|hello|hey|), |)(my name is|i am|i'm|call me|you can call me) {name}.", rng
+    )
     return question[0].upper() + question[1:], f"Nice to meet you, {name}!"
 
 
 def _name_question(name: str, rng: random.Random) -> Pair:
     question = expand(
-        "((what is|what's|do you (know|remember)|tell me|can you tell me|say) my name|who am i)?", rng
+        "((what is|what's|do you (know|remember)|tell me|can you tell me|say) my name|who am i)?",
+        rng,
     )
     return roughen(question, rng), f"Your name is {name}."
 

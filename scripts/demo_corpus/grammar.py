@@ -136,7 +136,26 @@ _CLOSINGS = (
     " please", " thanks", " with gptnode", " in gptnode", " here", " exactly", " again",
     ", please", ", thank you", " for me", " then", " now",
 )  # fmt: skip
-_DROPPABLE = frozenset("the a an do does is i to my of it in for me you can".split())
+_DROPPABLE = frozenset(
+    [
+        "the",
+        "a",
+        "an",
+        "do",
+        "does",
+        "is",
+        "i",
+        "to",
+        "my",
+        "of",
+        "it",
+        "in",
+        "for",
+        "me",
+        "you",
+        "can",
+    ]
+)
 
 
 def ask(topic: Topic, rng: random.Random) -> str:

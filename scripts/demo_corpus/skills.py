@@ -68,7 +68,9 @@ def copy_words(rng: random.Random) -> Pair:
 def say_times(rng: random.Random) -> Pair:
     """Say one word several times."""
     word, times = rng.choice(WORDS), rng.randint(2, 5)
-    often = rng.choice((f"{_number(times, rng)} times", "twice" if times == 2 else f"{times} times"))
+    often = rng.choice(
+        (f"{_number(times, rng)} times", "twice" if times == 2 else f"{times} times")
+    )
     question = _question(f"{PLEASE}(say|repeat|write|print) (the word |) {word} {often}.", rng)
     return question, " ".join([word] * times)
 
@@ -116,7 +118,9 @@ def calendar(rng: random.Random) -> Pair:
     index = rng.randrange(len(names))
     name = names[index]
     if rng.random() < 0.6:
-        question = _question(f"(what|which) {kind} (comes|is|follows) (after|next after) {name}?", rng)
+        question = _question(
+            f"(what|which) {kind} (comes|is|follows) (after|next after) {name}?", rng
+        )
         return question, f"After {name} comes {names[(index + 1) % len(names)]}."
     question = _question(f"(what|which) {kind} (comes|is) (right |)before {name}?", rng)
     return question, f"Before {name} comes {names[index - 1]}."
@@ -146,7 +150,9 @@ def alphabet(rng: random.Random) -> Pair:
     if rng.random() < 0.3:
         question = _question(
             "((say|recite|list|write|tell me|give me|what is|do you know) (the|the whole|the english) "
-            "(alphabet|abc)|what are the letters of the alphabet|list (all |)the letters).", rng)
+            "(alphabet|abc)|what are the letters of the alphabet|list (all |)the letters).",
+            rng,
+        )
         return question, " ".join(letters)
     index = rng.randrange(25)
     question = _question(

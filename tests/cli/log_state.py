@@ -15,8 +15,7 @@ __all__ = ["logging_as_before"]
 def logging_as_before() -> Iterator[None]:
     """Takes back what `set_up_logs` changes."""
     root, libp2p = logging.getLogger(), logging.getLogger("libp2p")
-    before = root.handlers[:], root.level, libp2p.level
+    before = root.handlers[:], root.level, libp2p.handlers[:], libp2p.propagate
     yield
-    root.handlers[:], root.level = before[0], before[1]
-    libp2p.setLevel(before[2])
+    root.handlers[:], root.level, libp2p.handlers[:], libp2p.propagate = before
     structlog.reset_defaults()

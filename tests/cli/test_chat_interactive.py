@@ -19,10 +19,10 @@ from prompt_toolkit.input.typeahead import get_typeahead
 from prompt_toolkit.output import DummyOutput
 
 from gptnode.cli.interactive import Conversing
-from gptnode.cli.keys import Interrupt
 from gptnode.cli.prompt import ChatPrompt, NoLine, history_path, open_history
 from gptnode.cli.render import Screen
 from gptnode.cli.session import ChatSession
+from gptnode.cli.signals import Interrupt
 from gptnode.errors import RouteError, StreamLostError
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from prompt_toolkit.input import Input, PipeInput, create_pipe_input
 from prompt_toolkit.input.typeahead import get_typeahead
 from prompt_toolkit.input.vt100 import Vt100Input
 
-from gptnode.cli.keys import Interrupt, call_on_signals, stop_on_keys
+from gptnode.cli.keys import stop_on_keys
+from gptnode.cli.signals import Interrupt, call_on_signals
 
 
 @pytest.fixture

@@ -90,5 +90,5 @@ def test_the_warnings_of_libp2p_are_shown_with_debug_only() -> None:
     logging.getLogger("libp2p.something").error("noise")
     assert out.getvalue() == ""
     out = lines(level="debug")
-    logging.getLogger("libp2p.something").debug("noise")
+    logging.getLogger("libp2p.something").warning("noise")
     assert "noise" in out.getvalue()

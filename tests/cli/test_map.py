@@ -369,6 +369,6 @@ def test_where_unicode_cannot_be_shown_ascii_is(folder: Path, encoding: str) -> 
         check=True,
         env={**os.environ, "PYTHONIOENCODING": encoding},
     ).stdout.decode("ascii")
-    assert "12D3KooW...MxpZtx\n" in shown
+    assert "\n12D3KooW~MxpZtx |" in shown
     assert "anna  ########........\n" in shown
     assert "ben   ++++++++########\n" in shown

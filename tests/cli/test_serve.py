@@ -16,7 +16,9 @@ from click.testing import CliRunner, Result
 
 from gptnode.cli import serve as serve_module
 from gptnode.cli.serve import ready_line, serve_command
-from gptnode.errors import MapError, UsageError
+from gptnode.demo.layout import lay_out_swarm
+from gptnode.errors import GptNodeError, IdentityError, MapError, UsageError
+from gptnode.net.identity import create_identity
 from gptnode.node import runtime
 from gptnode.node.config import ServeConfig
 from gptnode.node.runtime import ReadyInfo
@@ -61,7 +63,20 @@ def terminate() -> None:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: a map in map.json, an identity in node.key and as the user's own."""
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 4}')
+    layout = lay_out_swarm(tmp_path, 1, "demo", tmp_path)
+    layout.map_path.rename(tmp_path / "map.json")
+    layout.servers[0].identity_path.rename(tmp_path / "node.key")
+    create_identity(tmp_path / "gptnode" / "identity.key")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """A server that gets SIGTERM as soon as it is ready."""
     fake = FakeServer(terminate)
     monkeypatch.setattr(runtime, "serve", fake)
@@ -102,15 +117,15 @@ def test_signals_do_afterwards_what_they_did_before(server: FakeServer) -> None:
 
 def test_the_options_are_what_the_server_is_told(server: FakeServer) -> None:
     run(
-        *("--map", "m.json", "--identity", "i.key", "--model-dir", "models/x"),
+        *("--map", "map.json", "--identity", "node.key", "--model-dir", "models/x"),
         *("--listen", "/ip4/127.0.0.1/tcp/1", "--listen", "/ip6/::1/tcp/2"),
         *("--device", "cuda:1", "--threads", "3", "--dtype", "f16"),
         *("--max-sessions", "5", "--kv-memory", "512MiB"),
     )
     assert server.configs == [
         ServeConfig(
-            map_path=Path("m.json"),
-            identity_path=Path("i.key"),
+            map_path=Path("map.json"),
+            identity_path=Path("node.key"),
             listen=("/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/2"),
             model_dir=Path("models/x"),
             dtype="f16",
@@ -125,22 +140,31 @@ def test_the_options_are_what_the_server_is_told(server: FakeServer) -> None:
 def test_an_option_beats_its_environment_variable(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GPTNODE_MAP", "env.json")
+    monkeypatch.setenv("GPTNODE_MAP", "map.json")
     monkeypatch.setenv("GPTNODE_THREADS", "7")
     monkeypatch.setenv("GPTNODE_LISTEN", "/ip4/127.0.0.1/tcp/1 /ip4/127.0.0.1/tcp/2")
     run("--threads", "1")
     (config,) = server.configs
-    assert config.map_path == Path("env.json")
+    assert config.map_path == Path("map.json")
     assert config.threads == 1
     assert config.listen == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
 
 
-def test_the_identity_of_the_user_is_the_default(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_identity_of_the_user_is_the_default(server: FakeServer, folder: Path) -> None:
+    run("--map", "map.json")
+    assert server.configs[0].identity_path == folder / "gptnode" / "identity.key"
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"), [("--map", MapError), ("--identity", IdentityError)], ids=str
+)
+def test_a_file_that_is_not_there_is_told_before_anything_is_loaded(
+    option: str, kind: type[GptNodeError], server: FakeServer
 ) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    run("--map", "m.json")
-    assert server.configs[0].identity_path == tmp_path / "gptnode" / "identity.key"
+    with pytest.raises(BaseExceptionGroup) as failure:
+        run("--map", "map.json", option, "missing")
+    assert failure.group_contains(kind)
+    assert not server.configs
 
 
 def test_without_a_map_there_is_nothing_to_serve(server: FakeServer) -> None:
@@ -162,7 +186,7 @@ def test_without_a_map_there_is_nothing_to_serve(server: FakeServer) -> None:
     ids=" ".join,
 )
 def test_a_value_out_of_range_is_a_usage_error(argv: list[str], server: FakeServer) -> None:
-    result = run("--map", "m.json", *argv)
+    result = run("--map", "map.json", *argv)
     assert result.exit_code == 2
     assert argv[0] in result.stderr
     assert not server.configs
@@ -176,7 +200,7 @@ def test_an_error_of_the_server_comes_out_with_its_own_class(
 
     monkeypatch.setattr(runtime, "serve", fails)
     with pytest.raises(BaseExceptionGroup) as failure:
-        run("--map", "m.json")
+        run("--map", "map.json")
     assert failure.group_contains(MapError)
 
 
@@ -188,7 +212,7 @@ def test_the_server_ends_when_its_stdin_does_if_that_was_asked_for(
     os.write(theirs, b"what is written is not looked at")
     server.then = lambda: os.close(theirs)
     try:
-        assert run("--map", "m.json", "--exit-with-stdin").exit_code == 0
+        assert run("--map", "map.json", "--exit-with-stdin").exit_code == 0
     finally:
         os.close(ours)
     assert server.closed
@@ -217,12 +241,14 @@ async def serve(config, *, ready):
 runtime.serve = serve
 sys.modules["gptnode.node.runtime"] = runtime
 from gptnode.cli.main import main
-main(["serve", "--map", "m.json"])
+main(["serve", "--map", "map.json"])
 """
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_a_server_that_does_not_close(second: signal.Signals) -> None:
+def test_a_second_signal_ends_a_server_that_does_not_close(
+    second: signal.Signals, folder: Path
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", STUBBORN_SERVER],
         stdout=subprocess.PIPE,

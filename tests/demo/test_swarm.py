@@ -18,15 +18,22 @@ from gptnode.errors import GptNodeError, PeerTimeoutError, UsageError
 pytestmark = pytest.mark.e2e
 
 
+def servers_of_ours() -> set[int]:
+    """The process ids of all servers that this process has started."""
+    children = psutil.Process().children()
+    return {child.pid for child in children if "serve" in child.cmdline()}
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """After each test: no server of ours runs, and its temporary folder is gone."""
+    """After each test: its servers don't run any more, and its temporary folder is gone."""
+    before = servers_of_ours()  # other tests share a swarm
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     yield
     assert list(scratch.iterdir()) == []
-    assert [child for child in psutil.Process().children() if "gptnode" in child.cmdline()] == []
+    assert servers_of_ours() == before
 
 
 @pytest.fixture

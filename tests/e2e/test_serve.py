@@ -14,22 +14,8 @@ import pytest
 
 from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
 from gptnode.demo.layout import SwarmLayout, lay_out_swarm
-from gptnode.demo.swarm import LocalSwarm
 
-from .conftest import DEADLINE_S, environment, gptnode, over
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> SwarmLayout:
-    """One server with all blocks, which doesn't run."""
-    return lay_out_swarm(tmp_path, 1, MODEL_NAME, bundled_model_folder())
-
-
-def serve_args(layout: SwarmLayout) -> list[str]:
-    """The command line of its server."""
-    (server,) = layout.servers
-    identity = ["--identity", str(server.identity_path)]
-    return ["serve", "--map", str(layout.map_path), *identity, "--threads", "1"]
+from .conftest import DEADLINE_S, environment, gptnode
 
 
 @contextmanager
@@ -50,39 +36,54 @@ def serving(*argv: str) -> Iterator[subprocess.Popen[str]]:
                 process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_a_server_says_that_it_is_ready_and_a_signal_ends_it_cleanly(
-    number: signal.Signals, layout: SwarmLayout
-) -> None:
-    (place,) = layout.servers
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> SwarmLayout:
+    """One server with all blocks."""
+    folder = tmp_path_factory.mktemp("lone")
+    return lay_out_swarm(folder, 1, MODEL_NAME, bundled_model_folder())
+
+
+def serve_args(layout: SwarmLayout) -> list[str]:
+    """The command line of its server."""
+    (server,) = layout.servers
+    identity = ["--identity", str(server.identity_path)]
+    return ["serve", "--map", str(layout.map_path), *identity, "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def ready_server(layout: SwarmLayout) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """That server, and its ready line."""
     with serving(*serve_args(layout), "--log-format", "json") as process:
         assert process.stdout is not None
-        assert process.stderr is not None
-        ready = process.stdout.readline().split()
-        assert ready[:3] == ["ready", f"peer={place.peer_id}", f"blocks={MODEL_NAME}:0-7"]
-        # On the port that the map has for it, though nobody said --listen.
-        assert f"/tcp/{place.port}/p2p/{place.peer_id}" in ready[3]
-        if number is signal.SIGTERM:
-            busy = gptnode(*serve_args(layout), "--listen", place.addr)
-            assert busy.code == 7
-            assert "port is in use" in busy.err
-            assert busy.err.splitlines()[-1].startswith("gptnode: error: ")
-        process.send_signal(number)
-        out, err = process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == 0
-        assert out == ""
-        events = [json.loads(line) for line in err.splitlines()]
-        assert events[-1]["event"] == "stopped"
-        assert "ERROR" not in err.upper()
+        yield process, process.stdout.readline()
+
+
+def test_the_ready_line_names_peer_blocks_and_addresses(
+    ready_server: tuple[subprocess.Popen[str], str], layout: SwarmLayout
+) -> None:
+    (place,) = layout.servers
+    ready = ready_server[1].split()
+    assert ready[:3] == ["ready", f"peer={place.peer_id}", f"blocks={MODEL_NAME}:0-7"]
+    # On the port that the map has for it, though nobody said --listen.
+    assert f"/tcp/{place.port}/p2p/{place.peer_id}" in ready[3]
+
+
+def test_a_busy_port_is_an_error_that_says_so(
+    ready_server: tuple[subprocess.Popen[str], str], layout: SwarmLayout
+) -> None:
+    busy = gptnode(*serve_args(layout))
+    assert busy.code == 7
+    assert busy.out == ""
+    assert "port is in use" in busy.err.splitlines()[-1]
 
 
 def test_a_client_that_is_not_in_the_map_is_refused(
-    two_servers: LocalSwarm, tmp_path: Path
+    ready_server: tuple[subprocess.Popen[str], str], layout: SwarmLayout, tmp_path: Path
 ) -> None:
     stranger = tmp_path / "stranger.key"
     peer_id = json.loads(gptnode("id", "--identity", stranger, "--json").out)["peer_id"]
-    # The stranger's own map lists it; that of the servers doesn't.
-    document = json.loads(two_servers.map_path.read_text())
+    # The stranger's own map lists it; that of the server doesn't.
+    document = json.loads(layout.map_path.read_text())
     document["clients"] = [{"id": peer_id}]
     own_map = tmp_path / "map.json"
     own_map.write_text(json.dumps(document))
@@ -92,6 +93,30 @@ def test_a_client_that_is_not_in_the_map_is_refused(
     assert "refuses this node" in done.err
     assert "clients" in done.err
     assert done.err.count("\n") == 1
-    # And the swarm still serves those that it knows.
-    hello = ("--prompt", "Hello.", "--max-tokens", "2", "--json")
-    assert gptnode(*over(two_servers), *hello).code == 0
+
+
+def test_sigterm_ends_a_server_cleanly_after_all_that(
+    ready_server: tuple[subprocess.Popen[str], str], layout: SwarmLayout
+) -> None:
+    process = ready_server[0]
+    hello = ["--prompt", "Hello.", "--max-tokens", "2", "--json"]
+    client = ["--identity", str(layout.client_identity_path)]
+    gptnode("chat", "--map", layout.map_path, *client, *hello).answer  # noqa: B018
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert out == ""
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [event["event"] for event in events][:2] == ["starting", "serving"]
+    assert events[-1]["event"] == "stopped"
+    assert {event["level"] for event in events} == {"info"}
+
+
+def test_ctrl_c_ends_a_server_cleanly_too(tmp_path: Path) -> None:
+    layout = lay_out_swarm(tmp_path, 1, MODEL_NAME, bundled_model_folder())
+    with serving(*serve_args(layout)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready ")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0

@@ -16,7 +16,7 @@ TURNS = (
     "Who serves block 7 of the swarm, and why? " * 40,
     "And what is a hop?",
 )
-"""The second is longer than what goes through the blocks at once (256 tokens), the others aren't."""
+"""The second is longer than what goes through the blocks at once (256 tokens)."""
 
 
 def conversation(*argv: str) -> list[dict[str, Any]]:

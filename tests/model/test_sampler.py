@@ -101,10 +101,10 @@ def test_temperature_sharpens_and_flattens() -> None:
 
 def test_top_p_reaches_past_the_first_candidates() -> None:
     """A flat distribution over a large vocabulary needs the whole sort."""
-    drawn = draws(torch.zeros(5000), 3000, top_p=0.9)
-    assert len(set(drawn)) > 1500
+    drawn = draws(torch.zeros(5000), 500, top_p=0.9)
+    assert len(set(drawn)) > 300
     steep = torch.arange(5000).float() * -0.0001
-    assert max(draws(steep, 3000, top_p=0.5)) < 2500
+    assert max(draws(steep, 500, top_p=0.5)) < 2500
 
 
 def test_the_repetition_penalty_counts_each_id_of_the_context_once() -> None:

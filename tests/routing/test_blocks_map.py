@@ -286,7 +286,7 @@ def places(data: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
     return found
 
 
-@settings(UNHURRIED, max_examples=400)
+@settings(UNHURRIED, max_examples=200)
 @given(st.data(), st.sampled_from([own_form, other_form]))
 def test_any_value_at_any_place_is_a_map_or_a_map_error(data: st.DataObject, form: Any) -> None:
     wrong = form()

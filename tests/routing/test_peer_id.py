@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.crypto.ed25519 import create_new_key_pair as ed25519_pair
-from libp2p.crypto.rsa import create_new_key_pair as rsa_pair
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_pair
 from libp2p.peer.id import ID
 
@@ -15,10 +14,15 @@ from gptnode.routing.peer_id import peer_id_problem
 from .ids import ANNA, UNHURRIED, base58, ed25519_id
 
 
-@pytest.mark.parametrize("make_pair", [ed25519_pair, rsa_pair, secp256k1_pair])
+@pytest.mark.parametrize("make_pair", [ed25519_pair, secp256k1_pair])
 def test_the_ids_that_libp2p_makes_are_well_formed(make_pair: object) -> None:
     peer_id = str(ID.from_pubkey(make_pair().public_key))  # type: ignore[operator]
     assert peer_id_problem(peer_id) is None
+
+
+def test_the_id_of_an_rsa_key_is_well_formed() -> None:
+    # The example of the specification; making such a key takes seconds.
+    assert peer_id_problem("QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N") is None
 
 
 @UNHURRIED

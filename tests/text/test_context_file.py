@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptnode.errors import ContextError
+from gptnode.errors import ContextFileError
 from gptnode.text import context_file
 from gptnode.text.context_file import load_context, save_context
 from tests.text.makers import UNHURRIED
@@ -75,7 +75,7 @@ class TestSaving:
             monkeypatch.setattr(Path, "replace", full)
         else:
             monkeypatch.setattr(os, step, full)
-        with pytest.raises(ContextError, match=r"chat\.csv can't be written: No space left"):
+        with pytest.raises(ContextFileError, match=r"chat\.csv can't be written: No space left"):
             save_context(path, [3], FINGERPRINT, "m")
         monkeypatch.undo()
         assert load_context(path, 10, FINGERPRINT) == (1, 2)
@@ -103,12 +103,12 @@ class TestSaving:
     )
     def test_the_reason_is_named(self, tmp_path: Path, name: str, reason: str) -> None:
         (tmp_path / "folder").mkdir()
-        with pytest.raises(ContextError, match=reason):
+        with pytest.raises(ContextFileError, match=reason):
             save_context(tmp_path / name, [1], FINGERPRINT, "m")
         assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
     def test_an_empty_context_is_not_saved(self, path: Path) -> None:
-        with pytest.raises(ContextError, match="nothing to save"):
+        with pytest.raises(ContextFileError, match="nothing to save"):
             save_context(path, [], FINGERPRINT, "m")
         assert not path.exists()
 
@@ -150,7 +150,7 @@ class TestLoading:
     def test_the_place_of_an_error_is_named(
         self, path: Path, text: str | bytes, detail: str
     ) -> None:
-        with pytest.raises(ContextError) as caught:
+        with pytest.raises(ContextFileError) as caught:
             loaded(path, text)
         assert detail in caught.value.detail
         assert "chat.csv" in caught.value.detail
@@ -158,7 +158,7 @@ class TestLoading:
 
     def test_a_context_of_another_model_is_refused_by_name(self, path: Path) -> None:
         save_context(path, [1], OTHER, "llama-8b")
-        with pytest.raises(ContextError, match=f"'llama-8b' with fingerprint '{OTHER}'"):
+        with pytest.raises(ContextFileError, match=f"'llama-8b' with fingerprint '{OTHER}'"):
             load_context(path, 10, FINGERPRINT)
         assert load_context(path, 10, None) == (1,)
 
@@ -167,13 +167,13 @@ class TestLoading:
     ) -> None:
         monkeypatch.setattr(context_file, "MAX_FILE_BYTES", 10)
         assert loaded(path, "1,2,3,4,56") == (1, 2, 3, 4, 56)
-        with pytest.raises(ContextError, match="more than"):
+        with pytest.raises(ContextFileError, match="more than"):
             loaded(path, "1,2,3,4,567")
 
     def test_what_is_no_file_is_refused(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         for name, reason in [("pipe", "not a file"), ("none", "No such file"), ("a\0b", "null")]:
-            with pytest.raises(ContextError, match=reason):
+            with pytest.raises(ContextFileError, match=reason):
                 load_context(tmp_path / name, 10, FINGERPRINT)
 
     @UNHURRIED
@@ -185,7 +185,7 @@ class TestLoading:
     def test_garbage_is_never_another_error(self, path: Path, data: bytes) -> None:
         try:
             ids = loaded(path, data, vocab_size=50)
-        except ContextError as error:
+        except ContextFileError as error:
             assert "\n" not in error.detail
         else:
             assert ids
