@@ -40,8 +40,8 @@ CHECKPOINT_DIR = ROOT / ".cache" / "demo-training"
 VOCAB_SIZE = 2048
 CONVERSATIONS = 160_000
 TOKENIZER_CONVERSATIONS = 30_000
-TOKENS_PER_STEP = 2048
-PEAK_LEARNING_RATE = 2e-3
+TOKENS_PER_STEP = 3072
+PEAK_LEARNING_RATE = 1.5e-3
 WARM_UP_STEPS = 100
 DECAY_FROM = 0.6  # the part of the budget after which the learning rate falls to zero
 CHECKPOINT_EVERY_S = 150
@@ -117,12 +117,11 @@ class Trainee:
         """Draw the first weights."""
         self.master = Llama(shape)
         self.model = copy.deepcopy(self.master).to(torch.bfloat16)
-        matrices = [p for p in self.master.parameters() if p.ndim >= 2]
-        vectors = [p for p in self.master.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-            betas=(0.9, 0.95),
-            fused=True,
+        inner = [p for p in self.master.blocks.parameters() if p.ndim == 2]
+        others = [p for p in self.master.parameters() if all(p is not q for q in inner)]
+        self.optimizers = (
+            torch.optim.Muon(inner, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         )
 
     def learn(self, inputs: Tensor, labels: Tensor, rate: float) -> float:
@@ -134,15 +133,17 @@ class Trainee:
             slow.grad = fast.grad.float()
             fast.grad = None
         torch.nn.utils.clip_grad_norm_(self.master.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
         self._copy_from_master()
         return loss.item()
 
     def save(self, file: Path, done: Progressed) -> None:
         """Write a checkpoint; an old one is replaced only by a whole one."""
-        state = {"model": self.master.state_dict(), "optimizer": self.optimizer.state_dict()}
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        state = {"model": self.master.state_dict(), "optimizers": optimizers}
         unfinished = file.with_suffix(".tmp")
         torch.save(state | asdict(done), unfinished)
         unfinished.replace(file)
@@ -151,7 +152,9 @@ class Trainee:
         """Restore a checkpoint."""
         state = torch.load(file, weights_only=True)
         self.master.load_state_dict(state.pop("model"))
-        self.optimizer.load_state_dict(state.pop("optimizer"))
+        saved = state.pop("optimizers")
+        for optimizer, optimizer_state in zip(self.optimizers, saved, strict=True):
+            optimizer.load_state_dict(optimizer_state)
         self._copy_from_master()
         return Progressed(**state)
 
@@ -293,7 +296,7 @@ def main(
         texts = (message["content"] for conversation in sample for message in conversation)
         tokenizer = train_tokenizer(texts, VOCAB_SIZE)
         tokenizer.save(str(tokenizer_file))
-    corpus = encode(conversations, tokenizer)
+    corpus = encode(conversations, tokenizer, seed)
     print(f"corpus: {len(corpus.ids):,} tokens", flush=True)
 
     trainee = Trainee(LlamaShape(tokenizer.get_vocab_size()))

@@ -164,8 +164,12 @@ class BlockServer:
             log.info(
                 "session opened", model=key.name, blocks=str(stack.span), max_tokens=max_tokens
             )
-            await self._serve_steps(channel, served.source, stack, cache)
-            log.info("session closed", tokens=cache.length)
+            try:
+                await self._serve_steps(channel, served.source, stack, cache)
+                log.info("session closed", tokens=cache.length)
+            finally:
+                # In the lane: a step that was cancelled may still be writing.
+                self._lane.run_soon(cache.close)
 
     def _find(self, request: Open) -> tuple[ServedModel, BlockStack]:
         served = self.models.get(request.model)

@@ -109,6 +109,10 @@ class ComputeLane:
             raise job.error if job.error is not None else RuntimeError("the lane skipped live work")
         return job.ran
 
+    def run_soon(self, work: Callable[[], object]) -> None:
+        """Run ``work`` after all that was asked for before; nobody waits for it or its errors."""
+        self._jobs.put(_Job(work))
+
     def _work(self) -> None:
         if self._threads is not None:
             torch.set_num_threads(self._threads)  # counts for the thread that calls it

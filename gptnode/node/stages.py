@@ -94,7 +94,8 @@ class LocalStage:
         await self._lane.run(lambda: self._cache.truncate(min(length, self._cache.length)))
 
     async def aclose(self) -> None:
-        """The cache goes with the last reference to it."""
+        """See ``Stage``; in the lane, as a step that was cancelled may still be writing."""
+        self._lane.run_soon(self._cache.close)
         await trio.lowlevel.checkpoint()
 
 

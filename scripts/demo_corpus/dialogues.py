@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -76,13 +77,13 @@ def _dialogue(rng: random.Random, forbidden: frozenset[str]) -> list[Message]:
         draw = rng.random()
         if draw < 0.04 and not name:
             name = rng.choice(NAMES)
-            pair = _drawn(lambda: _introduction(name, rng), forbidden)
+            pair = _drawn(partial(_introduction, name, rng), forbidden)
         elif draw < 0.10 and name:
-            pair = _drawn(lambda: _name_question(name, rng), forbidden)
+            pair = _drawn(partial(_name_question, name, rng), forbidden)
         elif draw < 0.13 and turn:
-            pair = _drawn(lambda: _once_more(messages[-1]["content"], rng), forbidden)
+            pair = _drawn(partial(_once_more, messages[-1]["content"], rng), forbidden)
         else:
-            pair = _drawn(lambda: _single_turn(rng), forbidden)
+            pair = _drawn(partial(_single_turn, rng), forbidden)
         question, answer = pair
         messages += (
             {"role": "user", "content": question},
@@ -103,9 +104,9 @@ def _drawn(draw: Callable[[], Pair], forbidden: frozenset[str]) -> Pair:
 
 def _single_turn(rng: random.Random) -> Pair:
     draw = rng.random()
-    if draw < 0.66:
+    if draw < 0.62:
         topic = rng.choice(FACTS)
-    elif draw < 0.78:
+    elif draw < 0.74:
         topic = rng.choice(SMALL_TALK)
     elif draw < 0.97:
         return rng.choice(SKILLS)(rng)

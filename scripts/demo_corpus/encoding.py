@@ -1,12 +1,13 @@
 """From conversations to token ids: the tokenizer, ChatML, and the batches of the training."""
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from demo_corpus.dialogues import Message
+from demo_corpus.dialogues import ANSWERS, Message
 
 END_OF_TEXT, IM_START, IM_END = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -16,6 +17,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 IGNORED = -100  # the label of a token that isn't learned
+CUT_CONVERSATIONS, FIRST_WORDS = 0.6, 5
 # The lengths of training rows, and how often each is drawn: short rows show starts of
 # conversations, long ones far positions.
 ROW_LENGTHS, ROW_WEIGHTS = (256, 512, 1024), (0.75, 0.20, 0.05)
@@ -62,16 +64,25 @@ class Corpus:
         return self.ids[rows[:, :-1]], self.labels[rows[:, 1:]]
 
 
-def encode(conversations: list[list[Message]], tokenizer: Tokenizer) -> Corpus:
-    """Write conversations as ChatML ids; answers and the ends of their turns are learned."""
+def encode(conversations: list[list[Message]], tokenizer: Tokenizer, seed: int) -> Corpus:
+    """Write conversations as ChatML ids; answers and the ends of their turns are learned.
+
+    In many conversations the known answers are cut after their first words: those tell whether a
+    question was understood, and the time is better spent on more questions.
+    """
+    rng = random.Random(seed)
+    known = frozenset(ANSWERS.values())
     segments: list[str] = []
     learned: list[bool] = []
     firsts: list[int] = []  # the first segment of each conversation
     for conversation in conversations:
         firsts.append(len(segments))
+        is_cut = rng.random() < CUT_CONVERSATIONS
         for message in conversation:
-            is_answer = message["role"] == "assistant"
-            segments += (f"{IM_START}{message['role']}\n", message["content"] + IM_END, "\n")
+            content, is_answer = message["content"] + IM_END, message["role"] == "assistant"
+            if is_cut and is_answer and message["content"] in known:
+                content = " ".join(content.split(" ")[:FIRST_WORDS])
+            segments += (f"{IM_START}{message['role']}\n", content, "\n")
             learned += (False, is_answer, False)
         segments.append(END_OF_TEXT)
         learned.append(False)

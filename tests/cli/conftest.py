@@ -148,7 +148,6 @@ class ScriptedClient:
 
     model_name = "tiny"
     fingerprint = "0123456789abcdef" * 2
-    model_config = SimpleNamespace(n_blocks=8)
     context_limit_tokens = 1000
     default_stop = ("<|im_end|>",)
     prefilled_tokens = 0
@@ -159,6 +158,7 @@ class ScriptedClient:
         self._words = HfTokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer = Tokenizer.from_folder(folder)
         self.template = load_template(folder, self.tokenizer, None)
+        self.model_config = SimpleNamespace(n_blocks=8, vocab_size=self.tokenizer.vocab_size)
         self.scripts: list[Sequence[object]] = []
         self.prompts: list[str] = []
         self.asked: list[AnswerSettings] = []

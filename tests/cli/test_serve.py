@@ -69,9 +69,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     layout = lay_out_swarm(tmp_path, 1, "demo", tmp_path)
     layout.map_path.rename(tmp_path / "map.json")
     layout.servers[0].identity_path.rename(tmp_path / "node.key")
-    create_identity(tmp_path / "gptnode" / "identity.key")
+    create_identity(tmp_path / "config" / "gptnode" / "identity.key")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return tmp_path
 
 
@@ -152,7 +152,7 @@ def test_an_option_beats_its_environment_variable(
 
 def test_the_identity_of_the_user_is_the_default(server: FakeServer, folder: Path) -> None:
     run("--map", "map.json")
-    assert server.configs[0].identity_path == folder / "gptnode" / "identity.key"
+    assert server.configs[0].identity_path == folder / "config" / "gptnode" / "identity.key"
 
 
 @pytest.mark.parametrize(
