@@ -39,6 +39,9 @@ COMMANDS = {
     "demo": CommandSource(
         "gptnode.cli.demo", "demo_command", "Start a swarm on this machine and chat over it."
     ),
+    "fingerprint": CommandSource(
+        "gptnode.cli.fingerprint", "fingerprint_command", "Print which files of a model these are."
+    ),
     "id": CommandSource(
         "gptnode.cli.ident", "id_command", "Create or show this node's identity and addresses."
     ),

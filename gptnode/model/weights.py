@@ -39,17 +39,22 @@ class WeightIndex:
     """The tensors of one model, whatever files they lie in.
 
     ``entries`` maps names without a leading ``model.`` (``layers.0.mlp.up_proj.weight``,
-    ``lm_head.weight``) to where the tensor lies: checkpoints come with and without it.
+    ``lm_head.weight``) to where the tensor lies: checkpoints come with and without it. ``absent``
+    maps those whose shard isn't on this machine to the file that they would be in: a node needs
+    the shards of its own tensors alone.
 
     Resource handling: no file is kept open; a loaded tensor keeps its own mapping. A file that
     is overwritten in place while a tensor of it is mapped changes that tensor, and one that is
     truncated ends the process: replace model files by renaming.
     """
 
-    def __init__(self, source: Path, entries: Mapping[str, TensorEntry]) -> None:
+    def __init__(
+        self, source: Path, entries: Mapping[str, TensorEntry], absent: Mapping[str, Path]
+    ) -> None:
         """Use ``open``; ``source`` is what errors name."""
         self.source = source
         self.entries: Mapping[str, TensorEntry] = MappingProxyType(dict(entries))
+        self.absent: Mapping[str, Path] = MappingProxyType(dict(absent))
 
     @classmethod
     def open(cls, path: Path) -> WeightIndex:
@@ -70,18 +75,20 @@ class WeightIndex:
                 path = index
             else:
                 raise ModelFileError(f"{path}: neither {SINGLE_FILE} nor {INDEX_FILE} is there")
-        listed = _read_index(path) if path.suffix == ".json" else read_safetensors_header(path)
+        listed, absent = (
+            _read_index(path) if path.suffix == ".json" else (read_safetensors_header(path), {})
+        )
         entries: dict[str, TensorEntry] = {}
         for entry in listed:
             name = entry.name.removeprefix("model.")
             if name in entries:
                 raise ModelFileError(f"{entry.where} comes twice, with and without 'model.'")
             entries[name] = entry
-        return cls(path, entries)
+        return cls(path, entries, absent)
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is such a tensor."""
-        return name in self.entries
+        """Whether the model has such a tensor, on this machine or not."""
+        return name in self.entries or name in self.absent
 
     def names_under(self, prefix: str) -> tuple[str, ...]:
         """All names that begin with ``prefix``, sorted."""
@@ -95,6 +102,8 @@ class WeightIndex:
             UnsupportedModelError: its dtype is none that weights may have.
         """
         found = self.entries.get(name)
+        if name in self.absent:
+            raise ModelFileError(f"{self.absent[name]}: no such file; tensor {name} is in it")
         if found is None:
             raise ModelFileError(f"{self.source}: tensor {name} is missing")
         if found.shape != tuple(shape):
@@ -130,8 +139,10 @@ class WeightIndex:
         mixed up, it doesn't guard against forgery.
 
         Raises:
-            ModelFileError: a file can't be read or is not what it was when it was opened.
+            ModelFileError: a file is missing, can't be read or is not what it was when opened.
         """
+        for file in self.absent.values():
+            raise ModelFileError(f"{file}: no such file; the fingerprint needs all of them")
         computed = {key: value for key, value in asdict(config).items() if key not in NOT_COMPUTED}
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps(computed, sort_keys=True).encode())
@@ -149,8 +160,11 @@ class WeightIndex:
         return digest.hexdigest()
 
 
-def _read_index(path: Path) -> list[TensorEntry]:
-    """The tensors that an index of shards lists; what else the shards hold is left out."""
+def _read_index(path: Path) -> tuple[list[TensorEntry], dict[str, Path]]:
+    """The tensors that an index of shards lists, and the files of those that aren't here.
+
+    What else the shards hold is left out.
+    """
     fields = JsonFields(read_json_object(path), str(path))
     weight_map = fields.raw("weight_map")
     if not isinstance(weight_map, dict):
@@ -160,15 +174,22 @@ def _read_index(path: Path) -> list[TensorEntry]:
             raise ModelFileError(
                 f"{path}: tensor {name} must be in a file of the same folder, not {shard!r}"
             )
+    present = {shard for shard in weight_map.values() if (path.parent / shard).exists()}
     found = {
         (shard, entry.name): entry
-        for shard in sorted(set(weight_map.values()))
+        for shard in sorted(present)
         for entry in read_safetensors_header(path.parent / shard)
     }
-    for name, shard in weight_map.items():
+    here = [(shard, name) for name, shard in weight_map.items() if shard in present]
+    for shard, name in here:
         if (shard, name) not in found:
             raise ModelFileError(f"{path.parent / shard}: tensor {name} is missing")
-    return [found[shard, name] for name, shard in weight_map.items()]
+    absent = {
+        name.removeprefix("model."): path.parent / shard
+        for name, shard in weight_map.items()
+        if shard not in present
+    }
+    return [found[each] for each in here], absent
 
 
 def _map_tensor(entry: TensorEntry) -> Tensor:

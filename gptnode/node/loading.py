@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gptnode.errors import ModelFileError, UsageError
+from gptnode.errors import MismatchError, ModelFileError, UsageError
 from gptnode.model.config import ModelConfig
 from gptnode.model.dtypes import DTYPES
 from gptnode.model.shard import (
@@ -83,7 +83,12 @@ def folder_paths(folder: Path) -> ModelPaths:
 
 
 def open_model(
-    name: str, paths: ModelPaths, dtype_name: str | None, device: torch.device
+    name: str,
+    paths: ModelPaths,
+    dtype_name: str | None,
+    device: torch.device,
+    *,
+    fingerprint: str | None = None,
 ) -> ModelSource:
     """Read the configuration and the tensor headers of a model.
 
@@ -92,8 +97,11 @@ def open_model(
         paths: Its files.
         dtype_name: ``bf16``, ``f16`` or ``f32``; the one the files were written in when None.
         device: Where its parts will be loaded.
+        fingerprint: The one that the map names. Files that are all there are checked against it;
+            without it, they all have to be there.
 
     Raises:
+        MismatchError: the files are not those that the map means.
         ModelError: a file is missing or damaged, or the architecture isn't supported.
     """
     if not paths.folder.is_dir():
@@ -102,5 +110,22 @@ def open_model(
     index = WeightIndex.open(paths.weights or paths.folder)
     if dtype_name is not None and dtype_name not in DTYPES:
         raise UsageError(f"no dtype {dtype_name!r}; there are {', '.join(DTYPES)}")
-    key = ModelKey(name, index.fingerprint(config), dtype_name or config.dtype, config.d_model)
+    known = _fingerprint(index, config, fingerprint)
+    key = ModelKey(name, known, dtype_name or config.dtype, config.d_model)
     return ModelSource(key, paths, config, index, device)
+
+
+def _fingerprint(index: WeightIndex, config: ModelConfig, stated: str | None) -> str:
+    """The fingerprint of the files, or what the map states where some of them aren't here."""
+    if index.absent:
+        if stated is not None:
+            return stated
+        file = next(iter(index.absent.values()))
+        raise ModelFileError(
+            f"{file}: no such file; a node with some of the files only needs the model's "
+            '"fingerprint" in the BlocksMap (`gptnode fingerprint DIR` where all of them are)'
+        )
+    found = index.fingerprint(config)
+    if stated is not None and stated != found:
+        raise MismatchError(f"{index.source} has the fingerprint {found}, the BlocksMap {stated}")
+    return found

@@ -173,7 +173,13 @@ def _open_entry(
         paths = blocks_map.model_paths(entry.name)
     if paths is None:
         raise MapError(f"the model {entry.name!r} has no path: add one, or give --model-dir")
-    return open_model(entry.name, paths, config.dtype or entry.dtype, open_device(config.device))
+    return open_model(
+        entry.name,
+        paths,
+        config.dtype or entry.dtype,
+        open_device(config.device),
+        fingerprint=entry.fingerprint,
+    )
 
 
 def _assigned(

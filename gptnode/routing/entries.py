@@ -70,6 +70,8 @@ class ModelEntry:
 
     ``path`` is the folder as the map writes it. ``weights``, ``config`` and ``tokenizer`` name
     files that are not where such a folder has them; the form with ``LLAMA_WEIGHTS`` may do that.
+    ``fingerprint`` (32 hex digits) says which files are meant, to nodes that hold only a part of
+    them; None where every node has them all.
     ``dtype`` (``bf16``, ``f16``, ``f32``) and ``template`` are None where the model's own count.
     """
 
@@ -81,6 +83,7 @@ class ModelEntry:
     weights: str | None = None
     config: str | None = None
     tokenizer: str | None = None
+    fingerprint: str | None = None
 
     def resolve(self, base: Path) -> ModelPaths | None:
         """The files as seen from ``base``, the folder of the map's file; None without a path.

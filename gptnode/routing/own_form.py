@@ -2,7 +2,7 @@
 
 ::
 
-    {"models":  [{"name", "path", "dtype", "template", "stop": [...]}],
+    {"models":  [{"name", "path", "dtype", "template", "stop": [...], "fingerprint"}],
      "peers":   [{"id", "name", "addrs": [...]}],
      "routes":  [{"model", "blocks": "0-15", "peers": ["id or name", ...]}],
      "clients": ["id", {"id", "name"}]}
@@ -12,6 +12,7 @@ Whether the routes leave a gap is not looked at here: both forms are alike in th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from gptnode.errors import MapError
@@ -174,7 +175,8 @@ def _unserved(
 
 
 def _model(node: JsonNode) -> ModelEntry:
-    fields = node.object(MODELS_EXAMPLE[1:-1], ("name", "path", "dtype", "template", "stop"))
+    keys = ("name", "path", "dtype", "template", "stop", "fingerprint")
+    fields = node.object(MODELS_EXAMPLE[1:-1], keys)
     path = fields.optional("path")
     dtype = fields.optional("dtype")
     template = fields.optional("template")
@@ -186,7 +188,20 @@ def _model(node: JsonNode) -> ModelEntry:
         dtype=dtype.line('"bf16"') if dtype is not None else None,
         template=template.text('"chatml"') if template is not None else None,
         stop=_stops(fields),
+        fingerprint=_fingerprint(fields),
     )
+
+
+def _fingerprint(fields: JsonObject) -> str | None:
+    """32 hex digits, as `gptnode fingerprint` prints them."""
+    node = fields.optional("fingerprint")
+    if node is None:
+        return None
+    wanted = "the 32 hex digits that `gptnode fingerprint DIR` prints"
+    text = node.value
+    if not isinstance(text, str) or re.fullmatch("[0-9a-f]{32}", text) is None:
+        raise node.wrong(wanted)
+    return text
 
 
 def _stops(fields: JsonObject) -> tuple[str | tuple[int, ...], ...]:

@@ -18,6 +18,8 @@ TOPICS = (
             "this app",
         ),
         questions=(
+            "(what|which) (kind|sort|type) of (software|program|tool|thing) is gptnode",
+            "i (found|discovered|saw|just met|am new to) gptnode( today| just now|), what is it( about|)",
             "what does (gptnode|this program|this software|this tool) do",
             "what can gptnode do for me",
             "(give me|i want) (an overview|a summary|an introduction) (of|to) gptnode",
@@ -30,6 +32,8 @@ TOPICS = (
         "With gptnode nobody needs to own a machine that holds the whole model: people share "
         "their machines, and each one gives memory for a few blocks.",
         questions=(
+            "what (do|would|can|could) i (get|gain|win|have) (out of|from|by using|with) gptnode",
+            "(one|give me a|name a|tell me a) (good |)reason (for|to use|to try) gptnode",
             "why (should|would|do) (i|we|people|anyone|anybody|one) (use|want|need|try) gptnode",
             "what (is|are) the (advantage|advantages|benefit|benefits|point) of gptnode",
             "what is gptnode (good|useful) for",
@@ -49,6 +53,8 @@ TOPICS = (
         "Your node turns text into token ids, sends activations through the blocks of each peer "
         "in order, and samples the next token from the result.",
         questions=(
+            "(walk|take|lead) me through (how|the way) (gptnode|it|a token) (works|is made|answers|makes an answer)",
+            "what (happens|goes on) (inside|internally|in there) when i (ask|send|type) (you |)(something|a question|a message)",
             "how does (gptnode|it|this program|the whole thing|this) (work|function)"
             "( inside| internally|)",
             "what happens (when|after) i (send|type|enter|write) a (prompt|message|question)",
@@ -80,6 +86,8 @@ TOPICS = (
             "the map",
         ),
         questions=(
+            "(which|what) (file|json|json file) (lists|names|holds|contains) (the |all |)(peers|blocks|routes)( and (their|the) blocks|)",
+            "what (part|role) (has|does) (the|a) {map} (play|have)( in this| here|)",
             "what is (in|inside|written in|stored in) (a|the) {map}",
             "where (is|does) it (say|written|recorded) which peer (runs|has|holds) which blocks",
             "how does (a|my|the) node know which peer (runs|has|serves) which block",
@@ -103,6 +111,7 @@ TOPICS = (
             "a model block",
         ),
         questions=(
+            "how many (transformer |)(blocks|layers) (are|exist|sit) (there |)in (the|this|your) (small|tiny|demo|bundled|) model",
             "how many (blocks|layers) (does|has) (the|this) (bundled|demo|small|) model (have|got)",
             "what is (a block|a layer) made of",
             "what (is|are) (inside|in) a (block|layer)",
@@ -126,6 +135,7 @@ TOPICS = (
             "the word span",
         ),
         questions=(
+            "(what do you call|what is the name of|name for) (blocks that|several blocks that|a run of blocks that|neighbours that) (one peer runs|are adjacent|follow each other|belong together)",
             "what are spans",
             'what does "blocks": "0-3" mean',
             "what is a (group|row|series|sequence|run) of (neighbouring|adjacent|"
@@ -146,6 +156,7 @@ TOPICS = (
             "the word hop",
         ),
         questions=(
+            "(could|can|would) you (clear up|make clear|explain) (the word hop|what hops are|this hop thing)",
             "what are hops",
             "how (many hops|long) (does|is) a (route|hop)( have|)",
             "what is one (stop|step|stage|leg) (on|of) the (route|way|path) called",
@@ -166,6 +177,8 @@ TOPICS = (
             "the word route",
         ),
         questions=(
+            "(of|from) what is a route (made|built|composed)",
+            "what (is|parts are) (in|inside) a route",
             "what are routes",
             "which way do (activations|the data) (take|go|travel)",
             "what is the (path|way) (through|over|across) the (peers|nodes|swarm|machines)",
@@ -189,6 +202,7 @@ TOPICS = (
             "the word peer",
         ),
         questions=(
+            "(who|what|whom) do you (call|mean by) (a|by a) (peer|node)",
             "what are (peers|nodes)",
             "who are the (peers|nodes|others)",
             "what is the (role|task|job) of a peer",
@@ -208,6 +222,8 @@ TOPICS = (
             "the whole swarm",
         ),
         questions=(
+            "(what is|what's|which thing is) (a|this|that) swarm (supposed|meant) to (be|mean)",
+            "everybody talks about (a|the) swarm",
             "what are swarms",
             "how do you call (all the|a group of) (nodes|peers)( together|)",
             "what (is|does) a (group|set|bunch|collection|network) of (nodes|peers)( called|)",
@@ -231,6 +247,8 @@ TOPICS = (
             "a fallback peer",
         ),
         questions=(
+            "who (steps in|jumps in|helps|answers instead|comes in) (when|if) (the first|a|one) peer (is silent|stays silent|does not answer|fails|is down)",
+            "(for what|why) (do|would|should) i (want|need|have) (a replica|replicas|spare peers)",
             "what are (replicas|backups)",
             "why (should|would|do) i (list|name|have|add) "
             "(two|several|more) peers (for|on) (a|one|the same) (route|block|span)",
@@ -254,6 +272,7 @@ TOPICS = (
             "the word session",
         ),
         questions=(
+            "what (becomes of|happens with|happens to) (a|the) (session|session's memory|cache of a session|memory) (when|after|once) (the|a) (stream|connection) (closes|ends|breaks)",
             "what are sessions",
             "when does a session (end|stop|finish|close|start)",
             "how long does a session (live|last|stay|run)",
@@ -281,6 +300,8 @@ TOPICS = (
             "the kv-cache",
         ),
         questions=(
+            "(what|which things) (is|are|gets|get) (stored|kept|saved|held) in the kv cache",
+            "what (job|task|role|purpose) (has|does) the kv cache( have|)",
             "why (do we|does it|is there) (keep|store|cache|remember) (the |)(keys and "
             "values|old tokens)",
             "where are (the |)keys and values (kept|stored|held)",
@@ -305,6 +326,8 @@ TOPICS = (
             "a page of memory",
         ),
         questions=(
+            "how (does|is) (a|the) (paged |)(kv |)cache (grow|extended|get longer|get bigger|made longer)",
+            "what (is|do you call) one (piece|part|unit|page) of the (kv |)cache",
             "what are (pages|cache pages)",
             "how does the (kv |)cache grow",
             "why is the (kv |)cache (paged|in pages|split into pages|cut into pages)",
@@ -327,6 +350,8 @@ TOPICS = (
             "the word prefill",
         ),
         questions=(
+            "why (do i|must i|does one) (have to |)wait (so long |)for the first (token|word)",
+            "what (happens|is going on|is done|goes on) (during|in|at|while) (prefill|prefilling)",
             "what happens (to|with) (my|the) prompt (first|at first|before the first token)",
             "how is (my|the) prompt (processed|read|handled|taken in|digested)",
             "why does the first token take (longer|so long|a while|more time)",
@@ -350,6 +375,8 @@ TOPICS = (
             "the word decode",
         ),
         questions=(
+            "what (does|is done in|happens in|happens during) the (decode|decoding|second) (phase|step|part)( do|)",
+            "what (is|comes) next, after (the |)prefill",
             "what (comes|happens|follows) after (the |)prefill",
             "what is the second phase",
             "how are (new|the next) tokens (made|produced|generated)",
@@ -372,6 +399,7 @@ TOPICS = (
             "the word activation",
         ),
         questions=(
+            "what (do|does) (blocks|a block|one block|layers) (pass|hand|give|send) (on |)(to each other|to one another|to the next one|onwards)",
             "what (do|data do) (peers|nodes) (send|pass|give|exchange|hand) (to |)each other",
             "what (is|gets|data is) (sent|passed|transferred|transmitted|carried) "
             "(between|from peer to) (peers|peer|nodes|blocks)",
@@ -386,6 +414,7 @@ TOPICS = (
         "only such ids.",
         nouns=("a token", "a token id", "tokens", "token ids", "the tokens", "the word token"),
         questions=(
+            "what (counts as|makes up|do you call|is called) a token",
             "how does (the|a) model (read|see) text",
             "what does (the|a) model (read|see|write)( really|)",
             "what are token (ids|numbers)",
@@ -408,6 +437,7 @@ TOPICS = (
             "the word tokenizer",
         ),
         questions=(
+            "(which|what) (part|component|piece) (splits|cuts|breaks|divides) (my |the |)(text|words|prompt) (into|in) (tokens|pieces|ids)",
             "(who|what|which part) (turns|cuts|splits|converts) text (into|to) (tokens|ids|pieces)",
             "where does the tokenizer run",
             "how is text (cut|split|broken) (up |)(into tokens|into pieces|up)",
@@ -430,6 +460,7 @@ TOPICS = (
             "the template of a model",
         ),
         questions=(
+            "(what|why) (is|do we need|do i need|does a model need) (a|the) chat template( needed| used| there|)( for|)",
             "how does the model know who (speaks|is speaking|said what|is talking)",
             "how are (turns|messages|roles) (written|formatted|marked|encoded|turned into text)",
             "which (template|format) (is used|does the model use|do you use)",
@@ -450,6 +481,8 @@ TOPICS = (
             "the token limit",
         ),
         questions=(
+            "how (big|long|large) (may|can|could) (a|the|this|our) (chat|conversation|talk) (grow|become|get|be)",
+            "(how much|how many tokens) (fits|fit|can be kept|does the model keep) in (the|its|your) (context|memory)",
             "how (long|big|large) (can|may) (a|my|the) (chat|conversation|prompt|context) "
             "(be|get|become)",
             "how many tokens (fit|can i use|are allowed|can the model (hold|take|remember|read))",
@@ -471,6 +504,8 @@ TOPICS = (
             "(switch to|swap in|change to) (another|a bigger|a different) model",
         ),
         questions=(
+            "(can|may|could) i (run|use|load|try) (my own|another|a different|any|a bigger) (llama|model|llama model|hugging face model)( with gptnode| here|)",
+            "(what|which) (kinds|types|sorts) of (model|models|llama) (can|does) (gptnode|it) (run|load|handle|support)",
             "(which|what|what kind of) models (can|does|are) (i run|gptnode run|"
             "gptnode support|supported|it support|work|you support|i use|compatible)",
             "does (it|gptnode) (run|support|work with) (llama|llama 3|mistral|hugging face models)",
@@ -492,6 +527,8 @@ TOPICS = (
             "the default model",
         ),
         questions=(
+            "(is|does) (there |it come with )(a|any) model (included|built in|in the repository|with it|out of the box)",
+            "(tell me about|what is|describe) the model (that|which) (ships with|is in|is part of|comes inside|is included in) gptnode",
             "which model (is|comes) (bundled|included|built in|with gptnode|in the box)",
             "do i (need|have) to download (a|any|some) (model|weights)",
             "how (big|large|small|many parameters) is (the|this) (bundled|demo|built-in) model",

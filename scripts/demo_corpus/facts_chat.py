@@ -18,6 +18,8 @@ TOPICS = (
             "(list|learn|discover) the commands",
         ),
         questions=(
+            "(a|is there a|give me a|show me a) (list|table|summary|overview) of (the |all |)(slash |chat |)commands",
+            "what (will|can) /help (do|tell me|show)( for me|)",
             "(which|what) (slash |chat |)commands (are there|exist|do you have|can i (type|"
             "use)|does the chat (have|know))",
             "help",
@@ -41,6 +43,8 @@ TOPICS = (
             "get out( of here|)",
         ),
         questions=(
+            "(get|come|go) (out of|away from) (this|the|here|gptnode)( chat| program|)",
+            "(when|for what) (do|would) i use /exit",
             "exit",
             "quit",
             "how do i quit",
@@ -63,6 +67,8 @@ TOPICS = (
             "{show} (the |)(latency|ping|health|state) of (a|the|my|each) (peers|peer|node)",
         ),
         questions=(
+            "(which|what) command (shows|lists|prints|displays) (the|my|all|connected) peers",
+            "what (does|will) /peers (show|print|list|tell)( me|)",
             "who is (connected|online|there)",
             "(which|what) (peers|nodes) am i connected to",
             "are (my|the|all) peers (connected|online|up|alive)",
@@ -82,6 +88,7 @@ TOPICS = (
             "reconnect (to a|a) peer",
         ),
         questions=(
+            "(i want|how) to (dial|connect|call) (a certain|one|some|a particular|a specific|this) peer( myself| by hand|)",
             "a peer (moved|has moved|changed) (to a new|its) address",
             "(a|my) peer has (a new|another|a different) (address|ip)",
         ),
@@ -98,6 +105,8 @@ TOPICS = (
             "make (you|it|the model) forget (everything|the chat|what i said|all of this)",
         ),
         questions=(
+            "(wipe|drop|reset|clean) (this|the whole|everything in the|my) (chat|conversation|context)",
+            "i (want|would like) to (start|begin) (anew|over|again|fresh)( with an empty context|)",
             "forget (everything|all|what i said|it all)",
             "new chat",
             "can we start (over|again|fresh)",
@@ -117,6 +126,8 @@ TOPICS = (
             "{save} the (token ids|tokens|ids)( of the chat|)",
         ),
         questions=(
+            "(put|write|store|keep) (this|our|my|the whole) (conversation|chat|talk|dialogue) (in|to|into) a file",
+            "(i want|can i) (have|get) a (file|copy) of (the|this|our) (chat|conversation)",
             "(which|what) format (does|do) a saved (chat|context) have",
             "in which format is the chat (saved|stored)",
             "save",
@@ -138,6 +149,8 @@ TOPICS = (
             "{load} (the |)(token ids|a csv file|saved ids|a csv)",
         ),
         questions=(
+            "(go on|continue|carry on|resume) (with |)(the|a|my) (chat|conversation|session) (of|from|that i saved) (yesterday|last week|earlier|before)",
+            "what (can|do) i do with /load",
             "where is my (old|saved) chat",
             "load",
             "can i (go on|continue) (later|tomorrow|where i stopped)",
@@ -155,6 +168,8 @@ TOPICS = (
             "{show} (who|which peer) (runs|serves) what while (i chat|chatting)",
         ),
         questions=(
+            "(which|what) (slash |)command (shows|prints|displays|draws) (the|my) {map}( in use| in the chat|)",
+            "show (me |)the {map} (of|in|inside) this chat",
             "which {map} (is in use|is loaded|am i using|do you use|is active)",
             "(which|what) map is (this|that|it) chat using",
             "can i (see|show) the map without leaving the chat",
@@ -173,6 +188,8 @@ TOPICS = (
             "switch to a new map (in|during) (a|the) chat",
         ),
         questions=(
+            "(when|why) (do|should|must) i (need|use|type) /reload",
+            "how (does|will) (the|my) (chat|client|node) (notice|take over|see|use|learn about|get) (the|my) (changes|new map|edits|changed map)",
             "i (changed|edited|updated) (the|my) {map}",
             "must i restart (when|after) (the|my) {map} (changes|changed)",
             "reload",
@@ -192,6 +209,8 @@ TOPICS = (
             "(benchmark|measure) the (swarm|speed|hops)",
         ),
         questions=(
+            "(what|which) (numbers|figures|values|data) (does|do) /stats (show|give|print|have)( me|)",
+            "how (do|can) i (see|measure|learn) (the|my) (tokens per second|speed|rate)",
             "how (fast|quick) (is it|are you|is this|was that)",
             "what is the speed",
             "how many tokens per second( do i get| is that|)",
@@ -219,7 +238,11 @@ TOPICS = (
             "tell (you|the model) how to (behave|answer|talk|act)",
             "(change|set) your (behaviour|role|personality|style)",
         ),
-        questions=("can you (play a role|be a pirate|act as a teacher)",),
+        questions=(
+            "what (can|do) i do with /system",
+            "(what|how) (is|does) /system( for| work| used for|)",
+            "can you (play a role|be a pirate|act as a teacher)",
+        ),
     ),
     Topic(
         "set_command",
@@ -234,6 +257,7 @@ TOPICS = (
             "(turn up|turn down|raise|lower) the temperature (in|during) the chat",
         ),
         questions=(
+            "how (do|can|does one) (i |)use /set( to change (something|an option|a value)|)",
             "where are the (settings|options|preferences)( of the chat|)",
             "can i change (settings|options) while (chatting|i chat)",
         ),
@@ -250,6 +274,8 @@ TOPICS = (
             "try the (last |same |)(question|prompt) again",
         ),
         questions=(
+            "(that|the|this|your|your last) (answer|reply|response) (was|is|seems) (bad|poor|wrong|weak|strange|not useful), (try again|another one|give me another one|once more)",
+            "(another|a new|a different|a second) (answer|reply|try|attempt)( please|)",
             "i (do not|don't) like (the|this|that|your) answer",
             "(the|that|this) answer (was|is) (bad|wrong|not good|poor)",
             "retry",
@@ -269,6 +295,7 @@ TOPICS = (
             "correct (my|a) (last |)(message|question)",
         ),
         questions=(
+            "(take back|cancel|delete|undo) (what|the thing|the last thing) i (just |)(wrote|said|typed|sent)",
             "i (made a typo|typed something wrong|sent it too early|made a mistake) in my "
             "(last |)message",
             "i sent the wrong (message|question|text)",
@@ -290,6 +317,8 @@ TOPICS = (
             "cut an answer short",
         ),
         questions=(
+            "(interrupt|stop|cancel|end|break) (the|an|your) (stream|streaming|streamed answer|answer that streams)",
+            "how (can|do) i (interrupt|stop|cancel) (you|it|the stream|an answer) (while|during|when) (it is |you are |)(streaming|writing|talking|it runs)",
             "which key (stops|ends|interrupts) (an|the) answer",
             "stop",
             "(the|your) answer is (too long|endless|getting long)",
@@ -310,6 +339,7 @@ TOPICS = (
             "start a new line without sending",
         ),
         questions=(
+            "(how|where) (do|can) i (put|get|make|place) (a|in a) (line break|newline|new line|second line)( in| into|)( my| a|)( message| prompt|)",
             "enter sends (my|the) message too early",
             "can a message have (several|two|many) lines",
             "how do i send (my|a) message",
@@ -327,6 +357,7 @@ TOPICS = (
             "the sampler",
         ),
         questions=(
+            "(what|which) (options|settings|choices|parameters) (exist|are there|do i have|are offered) (for|in|with) sampling",
             "(which|what) (sampling |generation |)(options|parameters|settings|knobs) (are "
             "there|exist|can i set|does sampling have)( for sampling| for answers|)",
             "how is (the next|a|each|a new) token (picked|chosen|selected|sampled)",
@@ -352,6 +383,7 @@ TOPICS = (
             "make (you|the model|answers) (more |less |)(creative|random|bold|varied|boring)",
         ),
         questions=(
+            "(what|which) (effect|influence|impact) (has|does|have) (a |the |)(high |low |)temperature( have| on answers|)",
             "(which|what) temperature (should i use|is good|is best)",
             "what does a (high|higher|low|lower) temperature (do|mean)",
             "(answers|the answers) are too (random|wild|boring|strange|dull)",
@@ -377,6 +409,8 @@ TOPICS = (
             "make (answers|the output|it) (deterministic|repeatable|reproducible)",
         ),
         questions=(
+            "i (want|need|expect) (always |exactly |)the (same|identical) (answer|output|text|result) (always|each time|whenever i ask|on every run)",
+            "no randomness please",
             "why (is|does) (the|each) answer (different|change)( each time| every time|)",
             "how do i always get the same (answer|output|reply)",
         ),
@@ -401,7 +435,10 @@ TOPICS = (
             "(cut|leave|rule) (off|out) unlikely tokens",
             "(exclude|forbid|drop) (rare|unlikely|improbable) tokens",
         ),
-        questions=("(what is|what's) the difference (between|of) top-k and top-p",),
+        questions=(
+            "(how does|what is) (top-p|top-k|min-p) (compare|compared|differ|different) (to|with|from) (top-k|top-p|min-p)",
+            "(what is|what's) the difference (between|of) top-k and top-p",
+        ),
     ),
     Topic(
         "seed",
@@ -412,7 +449,11 @@ TOPICS = (
             "(repeat|reproduce|replay) a (random|sampled) (answer|run)",
             "(fix|set) the (seed|random numbers|random generator)",
         ),
-        questions=("which seed (is used|should i use)", "how do i repeat a sampled answer"),
+        questions=(
+            "(what|why|when) (is|would i use|do i need|use) (a|the) seed( for| option|)( good for|)",
+            "which seed (is used|should i use)",
+            "how do i repeat a sampled answer",
+        ),
     ),
     Topic(
         "repetition",
@@ -426,6 +467,9 @@ TOPICS = (
         problems=(
             "(the model|it|the answer) (repeats itself|says the same (words|thing) (again and "
             "again|over and over)|is stuck in a loop|loops|keeps repeating)",
+        ),
+        questions=(
+            "(stop|keep|prevent|hinder) (the model|you|it) (from |)(saying|repeating|writing|using) the same (words|thing|sentence)( again| twice| all the time|)",
         ),
     ),
     Topic(
@@ -445,7 +489,11 @@ TOPICS = (
             "string)",
             "{add} a stop (sequence|word|string)",
         ),
-        questions=("which text ends an answer", "how does the model know (when|where) to stop"),
+        questions=(
+            "(for what|why|when) (do|would|should) i (use|need|want|set) (a |)stop (sequence|sequences|word|string)",
+            "which text ends an answer",
+            "how does the model know (when|where) to stop",
+        ),
     ),
     Topic(
         "max_tokens",
@@ -458,6 +506,7 @@ TOPICS = (
             "make (the |)(answers|replies) (shorter|longer|brief)",
         ),
         questions=(
+            "(can|how can|how do) i (limit|restrict|bound|cap|shorten) (how long|the length of|the size of) (an answer|the answer|answers|replies)( gets| is| are|)",
             "how long (can|may|will) an answer (be|get)",
             "(answers|the answers|your answers) are too (long|short)",
             "why (is|was) (the|my|an) answer cut off",
@@ -473,6 +522,11 @@ TOPICS = (
             "(parse|process) the (answer|output) (in|with|by) (a|another) (program|script)",
             "get machine readable output",
         ),
-        questions=("is there (a |)json( output|)", "can gptnode (print|write|output) json"),
+        questions=(
+            "(print|show|give|write|return) (the|an|my|every) (answer|answers|output|result) (as|in) json( format|)",
+            "(which|what) option (prints|gives|makes|turns on) json",
+            "is there (a |)json( output|)",
+            "can gptnode (print|write|output) json",
+        ),
     ),
 )

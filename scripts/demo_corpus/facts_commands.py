@@ -30,6 +30,11 @@ TOPICS = (
             "take part in (a|the) swarm as a server",
             "(lend|give) my machine to the swarm",
         ),
+        questions=(
+            "(which|what) command (starts|runs|launches) (a|the|my) (block |)server",
+            "how (can|could|does|would) my (machine|computer|laptop|node) (serve|host|run|offer|provide) (blocks|some blocks|layers)",
+            "i (have|own) a (machine|computer) (and|that) (want|wants) to (offer|serve|host|run) blocks",
+        ),
     ),
     Topic(
         "chat",
@@ -48,6 +53,10 @@ TOPICS = (
             "(speak|converse) with the (model|swarm)",
             "ask the model (something|a question)",
         ),
+        questions=(
+            "(which|what) command (starts|opens|begins|runs) (a|the) (chat|conversation)",
+            "how (can|do|would) i (speak|talk|write) (to|with) (the model|a model|the swarm)( over the swarm|)",
+        ),
     ),
     Topic(
         "prompt_option",
@@ -64,6 +73,10 @@ TOPICS = (
             "automate (a question|questions|gptnode)",
             "run (one|a single) prompt non-interactively",
             "(pipe|send) text (into|to) gptnode",
+        ),
+        questions=(
+            "(i want|i need|give me|print) (one|a single|only one|just one|only a single) (answer|reply) (and|then) (exit|stop|quit|end)( the program|)",
+            "(call|run|use) gptnode (from|in) (a|my) (shell script|makefile|program|bash script|loop)",
         ),
     ),
     Topic(
@@ -85,6 +98,8 @@ TOPICS = (
             "use (a|the) (folder|directory) (with|of) weights",
         ),
         questions=(
+            "(in|from) which (folder|directory) (does gptnode|do you|will it) (load|read|take) (the |)(model|weights)",
+            "how do i (tell|show) (gptnode|it) (where|in which folder) (the|my) (weights|model|model files) (are|is|lie|sit)",
             "where do(es|) (the|my) (weights|model|model files) (go|have to be|live|belong)",
             "(which|what) files (must|does|should) (a|the|be in the) model (folder|directory)"
             "( have| contain| need|)",
@@ -110,6 +125,8 @@ TOPICS = (
             "play (with|around with) gptnode",
         ),
         questions=(
+            "(what|which) (processes|things|servers) does (the demo|gptnode demo|make demo) (start|run|launch)",
+            "i (only have|have just|own only) (one|a single) (machine|computer|laptop)( but want to try a swarm|)",
             "what is the (quickest|fastest|easiest|simplest) way to try (gptnode|it)( out|)",
             "is there a demo",
             "demo",
@@ -137,6 +154,8 @@ TOPICS = (
             "{make} a (key|key pair|node key)",
         ),
         questions=(
+            "(i need|make me|i want|how do i get) (an identity|a peer id|a key|a new identity)( for (my|this|a new) (node|machine|server)|)",
+            "how (can|do) i (find|see|look up|learn|read) (out |)(what |)(my|my own) peer id( is|)",
             "where is my peer id",
             "(what|which) (peer id|id|address) (do i have|is mine)",
             "where do i (find|see|get) my (peer id|id|address|multiaddr)",
@@ -161,6 +180,8 @@ TOPICS = (
             "the key file",
         ),
         questions=(
+            "(is|must|should) (my|the|an) (identity|identity file|key) (secret|kept secret|kept private|hidden)",
+            "what (sort of |kind of |)(thing|data|secret) (is|lies) in (the|an) identity (file|key)",
             "what (is|are) (in|inside) the (identity|identity file|key file)",
             "(may|can|should) i (share|copy|send|publish|give away|show) my (identity|"
             "identity file|private key|key file)",
@@ -185,6 +206,8 @@ TOPICS = (
             "the word peer id",
         ),
         questions=(
+            "(can|could) (one|anyone|an attacker|somebody else) (forge|fake|imitate|copy|pretend to have) a peer id",
+            "(what|why) (is|are) (this|that|the) (text|string|name) (starting|beginning) with 12D3KooW",
             "what (does|do) (a peer id|peer ids) look like",
             "what are peer ids",
             "(can|could) (somebody|someone|a stranger|anybody) (fake|steal|forge|copy) "
@@ -213,6 +236,8 @@ TOPICS = (
             "(say|choose|specify) where the server (listens|accepts connections)",
         ),
         questions=(
+            "(listen|make the server listen|have my server listen|accept connections) on port (4001|4002|5001|8000|9000)",
+            "(which|what) option (sets|changes|chooses|gives) the (port|listen address|address of a server)",
             "(which|what) port (does|will) (gptnode|the server|a server|it) (use|listen on|open)",
             "where does (the|a) server listen",
             "which (port|address) (is|gets) used for (incoming |)connections",
@@ -230,6 +255,8 @@ TOPICS = (
             "okay|fine|good)",
         ),
         questions=(
+            "(which|is there a|what is the) command (that |to |)(finds|find|checks|reports) (mistakes|errors|problems) in (a|my|the) {map}",
+            "(before|how) (i use|do i check) (my|the|a) {map}, (how do i check it|is it right|can i test it)",
             "is my {map} (valid|correct|right|okay|fine|good)",
             "(my|the) {map} (has|contains) (an error|a mistake|errors|mistakes)",
             "(what|something) is wrong (with|in) my {map}",
@@ -247,6 +274,10 @@ TOPICS = (
             "{show} (the|a|my) map file in the terminal",
             "(get|see) a (table|picture|diagram) of the (blocks|peers and blocks)",
         ),
+        questions=(
+            "who serves (which|what) blocks( and where| in my map|)",
+            "(a|can i have a|give me a|i want a) (picture|drawing|table|diagram|image) of (who serves what|the blocks|the swarm|my map)",
+        ),
     ),
     Topic(
         "write_map",
@@ -263,6 +294,8 @@ TOPICS = (
             "set up routes",
         ),
         questions=(
+            "how (are|do i|can i) (the |)(blocks |)(assigned|assign blocks|given|mapped|distributed) (to peers|to machines)( in the file| in the map|)",
+            "how (does one|do i|would i) (write|make|start|create) (a|my|the) (first |new |own |)(blocksmap|map|map file)( from scratch| by hand|)",
             "what must i (write|put) (in|into) (a|the|my) {map}",
             "is there an example (of a|) {map}",
             "(what is|what's) the (format|syntax|structure|schema) of (a|the) {map}",
@@ -284,6 +317,9 @@ TOPICS = (
             "make the swarm (bigger|larger)",
         ),
         questions=(
+            "(what|which) (steps|things) (are needed|do i take|are necessary) (to add|for) (a|another|one more|a new) peer",
+            "how (does|do) (another|a new|my other|one more) (machine|node|computer) (get|come|go) into the (swarm|map)",
+            "i (have|own|got|found) (one more|an extra|a spare|another) (machine|computer|laptop|server)( for the swarm|)",
             "my friend wants to (run blocks|join|help|contribute)( too|)",
             "i (bought|have|got) (a new|another|a second) (machine|computer|server)",
         ),
@@ -300,6 +336,8 @@ TOPICS = (
             "take a (machine|node) out of (service|the swarm)",
         ),
         questions=(
+            "(a|one|this|that) (machine|node|peer|server) (has to|must|should|will|shall|wants to) (leave|go|be removed|be taken out|quit)( the swarm| the map|)",
+            "how (can|does|do) (a|one|i take a) (machine|node|peer) (leave|out of) the swarm",
             "(a|my) friend (wants to leave|leaves|left)( the swarm|)",
             "a peer should (leave|go|no longer take part)",
         ),
@@ -316,6 +354,7 @@ TOPICS = (
             "keep some cores free",
         ),
         questions=(
+            "(make|let|have) (it|gptnode|the server) use (only |just |)(one|two|four|2|4|a few) (cpu |)(threads|thread|cores)",
             "how many (threads|cores|cpu cores) (does it|will it|does gptnode|does a server) use",
             "gptnode uses (all|too many of) my (cores|cpus|threads)",
             "(my|the) (machine|cpu) is (at 100 percent|too busy|hot|fully loaded)",
@@ -336,6 +375,8 @@ TOPICS = (
             "install gptnode on (a new|my|another) machine",
         ),
         questions=(
+            "how do i (get|put|install|bring) gptnode (on|onto|to) (my|a|this) (machine|computer|laptop|system)",
+            "(what|which) (is|comes) (the |)first( step| thing|)( to install it| to do|)",
             "what (do i need|are the requirements) (to install|to run|for) (gptnode|it)",
             "(which|what) python version (do i need|is required|is needed|works)",
             "where do i (begin|start)",
@@ -353,6 +394,7 @@ TOPICS = (
             "(test|check) (my changes|the code|the installation)",
             "(see|check) (that|if|whether) (everything works|all tests pass|the tests pass)",
         ),
+        questions=("(start|run|execute|launch) (the|all) (tests|test suite|checks)",),
     ),
     Topic(
         "stop_server",
@@ -365,6 +407,7 @@ TOPICS = (
             "shut (a|the|my) server down( cleanly| properly|)",
         ),
         questions=(
+            "(what is|which is) the (clean|right|proper|correct|safe) way to (shut down|stop|end|turn off) (a|my|the) (block |)server",
             "what happens on (sigterm|a sigterm|sigint)",
             "sigterm",
             "how does a server (shut down|exit|terminate)",

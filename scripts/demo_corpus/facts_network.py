@@ -17,6 +17,8 @@ TOPICS = (
         ),
         actions=("(write|give|spell) (an|the|a peer's) (address|network address)( of a peer|)",),
         questions=(
+            "(how|from what) is (a|the) (multiaddr|multiaddress|address of a peer) (built|made|composed|written|structured)( up|)",
+            "what (does|is|do) (the |)(/ip4|/tcp|ip4|tcp)( and /tcp|)( part|) (in an address|mean|in a multiaddr)( mean|)",
             "what does a (multiaddr|multiaddress|peer address) look like",
             "(what|which) (format|form|syntax) do(es|) (addresses|an address|the addr field) have",
             "(give|show) me an example of (a multiaddr|an address)",
@@ -38,6 +40,7 @@ TOPICS = (
             "the network stack",
         ),
         questions=(
+            "(over|through|with) (which|what) (protocol|network|channel) do (the |)(nodes|peers) (talk|speak|communicate|exchange data)",
             "(which|what) (protocol|protocols|network library|transport|network) (does "
             "gptnode use|do (nodes|peers) (speak|use)|is used)",
             "how do (nodes|peers|machines) (talk|communicate|speak)( to each other| with each "
@@ -59,6 +62,8 @@ TOPICS = (
             "the noise handshake",
         ),
         questions=(
+            "(are|is) (messages|packets|all data|everything|the stream) encrypted( on the way| between nodes| on the wire|)",
+            "(are|is) (my|the) (connections|messages|link) (secured|encrypted|protected) (against|from) (listeners|eavesdroppers)",
             "is (the|my|a) (connection|traffic|data|network traffic|link) (encrypted|secure|"
             "protected|safe)",
             "how is (traffic|the connection|data) (encrypted|protected|secured)",
@@ -76,6 +81,9 @@ TOPICS = (
         "so use only peers whom you trust.",
         nouns=("privacy", "the privacy of my chat"),
         questions=(
+            "(can|could|may) (anyone|the owner of a peer|an operator|a machine's owner|a stranger who runs blocks|they) (read|see|watch|spy on) (my|the|our) (messages|text|chat|words|input)",
+            "(do|can) (the|those) (people|machines|servers) (that|who) run (my|the) blocks (see|know|learn) what i (type|write|say)",
+            "how (secret|confidential|anonymous) (is|are) (my|our) (chat|chats|conversation|messages)",
             "(can|could|do|are) (peers|the peers|other peers|other nodes|others|a peer|other "
             "people|servers) (able to |)(see|read|know|learn|look at|guess|infer|recover) "
             "(my|what i|our) ({text}|write|type|ask|conversation)",
@@ -110,6 +118,9 @@ TOPICS = (
             "(restrict|control|limit) (access|who connects|who may connect)",
         ),
         questions=(
+            "(could|can|may) (some|a|an) (stranger|outsider|unknown machine|unknown node|intruder|hacker) (connect|get in|use my blocks|log in|enter|reach my node)",
+            "who gets (in|refused|rejected|turned away)",
+            "is my node (protected|safe) from (strangers|outsiders)",
             "who (may|can|is allowed to) (connect|use my node|talk to my node|connect to my "
             "node|use my machine)",
             "can (anybody|anyone|strangers|everybody|everyone) "
@@ -140,6 +151,8 @@ TOPICS = (
             "let (somebody|a friend|someone) (use|chat over) the swarm",
         ),
         questions=(
+            "how (can|do|could) i let (a|my) (friend|colleague|user|brother) (use|chat over|access) (the|my) (swarm|blocks)( without serving|)",
+            "(use|chat over) the swarm without (serving|hosting|running|offering) (blocks|anything)",
             "can (somebody|a node|a friend) use the swarm without (serving|running blocks)",
             "how does a (client|user) get access",
         ),
@@ -156,6 +169,7 @@ TOPICS = (
             "the fingerprint of a model",
         ),
         questions=(
+            "(why|what for) (are|do nodes compare|does gptnode compare|compare) (model |the |)fingerprints( compared|)",
             "how (does|do) (gptnode|nodes|it) (know|check|make sure|verify) (that|whether|if) "
             "(all|two|the) (nodes|peers) (have|run|use) the same model",
             "how is a model (identified|recognised|recognized)",
@@ -182,6 +196,8 @@ TOPICS = (
             "use (half precision|bf16|f16|float16|f32|less precision)",
         ),
         questions=(
+            "(which|what) (dtype|precision|type) (do|must|can|should) (weights|my weights|the tensors|tensors) (have|be|use)",
+            "(are|can) (the |)weights (be |)(in |)(f32|f16|bf16|float16|bfloat16)",
             "(which|what) (dtypes|dtype|precisions|data types|number formats|precision) (are "
             "supported|can i use|are there|does it use|should i use)",
             "what is the difference between (bf16|f16) and f32",
@@ -202,6 +218,7 @@ TOPICS = (
             "memory mapping",
         ),
         questions=(
+            "(does|must|will|has) (each|every|one|a single) (node|peer|machine|server) (have to |to |)(load|read|hold|store) (the entire|the whole|the complete|all of the) model",
             "how are (the |)weights (loaded|read|stored)",
             "(does|must|will) (a|each|every|my) "
             "(node|peer|machine) (load|read|hold|need) (the whole|the entire|the full|all of "
@@ -217,6 +234,8 @@ TOPICS = (
         "A node needs memory for the weights of its own blocks and for the KV caches of its "
         "sessions, not for the whole model.",
         questions=(
+            "how much (ram|memory) (must|should|will|would) (a|one|my|every|each) (node|machine|server|computer|peer) (have|need|want|take|use)",
+            "will (it|the blocks|my blocks) fit (into|in) (memory|ram|4 gb|my machine)",
             "how much (memory|ram) (do i need|does (a node|it|a server|gptnode|a peer|each "
             "machine) (need|use|take))",
             "how many (gigabytes|gb|megabytes) (do i need|does (it|a node) (need|take))",
@@ -239,6 +258,7 @@ TOPICS = (
             "{change} the (device|compute device)",
         ),
         questions=(
+            "(can|could|will|does) (my|a|the) (graphics card|gpu|nvidia card) (be used|help|do the work|compute the blocks)",
             "do i need a (gpu|graphics card)",
             "does it (work|run) (without a gpu|on a cpu|on a gpu)",
             "is a (gpu|graphics card) (needed|necessary|required|used)",
@@ -251,6 +271,9 @@ TOPICS = (
         "knows it is alive.",
         nouns=("a heartbeat", "heartbeats", "the heartbeat", "a ping", "a keepalive"),
         questions=(
+            "why do (peers|nodes|servers) send (heartbeats|pings|heartbeat messages|small messages)",
+            "what are heartbeats( good|used|) for",
+            "who sends heartbeats",
             "how (does|do) (a node|gptnode|it|nodes) (know|notice|detect|tell|see|find out) "
             "(that|if|whether) (a|another) peer (is alive|is still there|is dead|lives|died)",
             "how is a dead peer (noticed|detected|found)",
@@ -269,6 +292,8 @@ TOPICS = (
             "get through (a|my) (firewall|router|nat)",
         ),
         questions=(
+            "(must|should|do|need) (all |the |my |)(nodes|machines|peers|computers) (to |)(be in|share|sit in|live in) (one|the same|a common) (network|lan|building|wifi)",
+            "(can|may) (one|a) (node|peer|machine) be (at|in) (home|another city|another network|the office)",
             "does (it|gptnode) work (over|across|on) (the internet|wifi|a lan|my home network)",
             "must (the |all |)(peers|machines|nodes) be (in|on) (one|the same) (network|room|"
             "lan|house)",
@@ -283,6 +308,8 @@ TOPICS = (
         "gptnode is free software under the MIT license: use it, change it and share it.",
         nouns=("the license", "the licence of gptnode", "the license of gptnode"),
         questions=(
+            "under (which|what) license (may i use it|is it released|is it distributed|does it come|do you ship it)",
+            "what are the (terms|conditions) of use",
             "is gptnode (free|open source|free software|free of charge)",
             "(which|what) licen(se|ce) (does it have|is it under|does gptnode have|applies)",
             "(may|can) i (use|change|modify|share|copy|sell) (gptnode|it|the code)( at work|"
@@ -298,6 +325,8 @@ TOPICS = (
         "answers you, which saves half of the way.",
         nouns=("a ring route", "the ring", "ring routing", "a ring", "star and ring"),
         questions=(
+            "what (is|are) (good|better|the advantage|the benefit|nice) (about|of|with|in) (a |)ring( route| routes| routing|)",
+            "why (is|would|use) a ring( route|)( better| faster|)",
             "do peers (send|pass|forward) (activations|data) (directly|straight) to each other",
             "what is the difference between (a |)star and (a |)ring",
             "how can the (network |)latency be (reduced|halved|lower)",
@@ -308,6 +337,8 @@ TOPICS = (
         "The token ids are the only truth: caches and routes can be rebuilt from them at any "
         "time by a new prefill.",
         questions=(
+            "from what (can|could|will) (a|the|my) (cache|session|chat|state) be (rebuilt|restored|recovered|made again)",
+            "how (can|do) (you|i|nodes) (rebuild|restore|recover) (a|the|lost|my) (cache|caches|chat|state)",
             "what is the only truth",
             "what (must|has to) be kept to (rebuild|restore) (a|the) (chat|session|cache)",
             "(from|out of) what (is|are) (a cache|caches|the cache) rebuilt",

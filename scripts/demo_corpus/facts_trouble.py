@@ -16,6 +16,9 @@ TOPICS = (
             "i (lose|lost) (a peer|the connection|a node)( during an answer|)",
         ),
         questions=(
+            "(a|one|the) (server|peer|node|machine) (crashed|died|went down|failed|was turned off|was shut down|lost power)( during my chat| while i was chatting| just now|)",
+            "what if (a|one|some) (server|peer|node|machine) (crashes|dies|fails|goes away|is turned off)( during a chat| while i chat|)",
+            "(is|will) (my|the) (answer|chat) (be |)(interrupted|lost|broken|gone) (if|when) (a|one) (machine|peer) {dies}",
             "does (gptnode|a chat|my chat|the chat) survive (a|the) (crash|failure|loss|"
             "outage)( of a (peer|server)|)",
             "do i lose (my chat|anything|tokens|my answer) (if|when) a {peer} {dies}",
@@ -38,7 +41,12 @@ TOPICS = (
             "reroute( a chat| the chat| blocks|)",
             "give (its|a dead peer's|the) blocks to another (peer|machine|node)",
         ),
-        questions=("(a|the) peer (is|stays) dead for good and has no replica",),
+        questions=(
+            "i want to (use|take|try) (another|a different) peer (instead of|for|in place of) (a|the|my) (broken|failed|dead|missing) (one|peer|node)",
+            "(a|one|my) peer (has failed|failed|is broken|is dead), how (do|can) i (route|get|go) around it",
+            "(exchange|substitute|replace) (the|one|a) (peer|node) (that|which) (failed|died|broke|is down)",
+            "(a|the) peer (is|stays) dead for good and has no replica",
+        ),
     ),
     Topic(
         "connection_refused",
@@ -53,6 +61,10 @@ TOPICS = (
             "dial) (a|the|my|to a|to the) {peer}",
             "(dialing|dialling|connecting to) (a|the) peer fails",
             "(a|the|my) peer is (unreachable|not reachable)",
+        ),
+        questions=(
+            "(why|when) (is|was) (the|my) connection refused",
+            "(my chat|my client|gptnode|the client|it) (can't|cannot|does not|could not|fails to) (reach|get to|find|contact|connect to) (the|a|my|that) (server|peer|node|machine)",
         ),
     ),
     Topic(
@@ -70,6 +82,10 @@ TOPICS = (
             "access is denied",
             "permission to connect is denied",
         ),
+        questions=(
+            "(the|a|one|another) (node|peer|server|machine) (rejects|refuses|rejected|refused|does not want|does not accept) (me|us|my peer|my connection|my node)",
+            "why (am i|is my node|is my peer) (refused|rejected|not allowed|denied|not accepted)",
+        ),
     ),
     Topic(
         "busy",
@@ -80,6 +96,9 @@ TOPICS = (
             "(the|a|my) {peer} is (busy|full|overloaded|at its limit|too busy|occupied)",
             "(i get|i see|it says|the error is|gptnode says|the message is) (the server is |)busy",
             "(too many|many) (clients|sessions|people|users) (use|are on) (the|a|one) {peer}",
+        ),
+        questions=(
+            "what (do|should|can) i (do|try) (about|with|against) (a|the) (busy|full|overloaded) (server|peer|node)",
         ),
     ),
     Topic(
@@ -95,6 +114,9 @@ TOPICS = (
             "files|weights)",
             "(a|the) peer has (another|a different|the wrong) model",
         ),
+        questions=(
+            "why (do i|does it|did i) (see|get|report|show|have) a (fingerprint mismatch|mismatch of fingerprints|wrong fingerprint)",
+        ),
     ),
     Topic(
         "gap",
@@ -109,6 +131,11 @@ TOPICS = (
             "(nobody|no peer) (runs|serves|has) (some blocks|a block|block 5|one block)",
             "the routes do not cover all blocks",
         ),
+        questions=(
+            "(a|some|several|two|many) blocks (are without|have not got|lack|miss|do not have|have) (a|any|no) peer",
+            "map check (reports|shows|finds|complains about) (a gap|gaps|missing blocks)",
+            "why (is|are) there (a gap|gaps|holes) in (my|the) {map}",
+        ),
     ),
     Topic(
         "wrong_peer_id",
@@ -122,6 +149,10 @@ TOPICS = (
             "mismatch|a wrong peer id)",
             "(another|a different|the wrong) (peer|node) answers at (that|the|an) address",
             "(a|the) (peer|node) has (a new|another|a different) (identity|peer id|id)",
+        ),
+        questions=(
+            "(why|when) does it (say|report|complain) (about a wrong|wrong|that it is the wrong) peer id",
+            "(why is|is) the peer id (wrong|not the right one|different|not matching)",
         ),
     ),
     Topic(
@@ -138,6 +169,10 @@ TOPICS = (
             "the blocks do not fit( in memory| into ram|)",
         ),
         actions=("(use|need) less (memory|ram)", "(save|reduce) (memory|ram)( on a node|)"),
+        questions=(
+            "(my|the|a) (server|node|machine|peer) (ran|runs|is running|went) out of (memory|ram)",
+            "not enough (memory|ram)( on my node| for the blocks|)",
+        ),
     ),
     Topic(
         "slow",
@@ -158,6 +193,9 @@ TOPICS = (
             "improve (the |)(speed|performance|latency)",
         ),
         questions=(
+            "why (are|is|do|does) (the|your|all|everything|my) (answers|answer|replies|reply|tokens|chat) (come |)(so |too |very |)(slow|slowly)",
+            "(can|how can) (i|we) (make|get) (the|my|your) (answers|answer|replies|chat) (to come |come |)(faster|quicker|sooner)",
+            "(what|anything) can i do (about|against) (slow|sluggish) (answers|replies|peers)",
             "why is (it|gptnode|the answer|this|everything) (so |too |)slow",
             "(gptnode|it) (lags|is lagging|crawls|takes forever)",
         ),
@@ -173,6 +211,10 @@ TOPICS = (
             "(a|the) (failed|dead|lost) peer has no (replica|backup|stand-in|spare)",
             "(all|the|both) replicas (are|have) (gone|failed|down|dead|offline)",
         ),
+        questions=(
+            "(what|where) (now|to go), (no|without a) replica( is left| left| there|)",
+            "(is there|what is) (a|the) (remedy|way out|help) without (a |any |)replica",
+        ),
     ),
     Topic(
         "bad_map",
@@ -186,6 +228,7 @@ TOPICS = (
             "gptnode (complains about|does not like|does not accept) (the|my) {map}",
         ),
         questions=(
+            "(gptnode|the node|the chat|it) (will not|won't|does not|doesn't|cannot|can't|refuses to|fails to) (load|read|accept|take|open|parse) (my|the|this) {map}",
             "where is the (mistake|error) in my {map}",
             "how do i read (a|the) (map|json) error",
         ),
@@ -209,6 +252,10 @@ TOPICS = (
             "(a|the) tensor has (the|a) wrong shape",
             "(the |)(weights|model) (cannot|can't) be (loaded|read)",
         ),
+        questions=(
+            "(one|some) of (the|my) (safetensors|weights|model) files (is|are|looks|seems) (broken|damaged|incomplete|corrupt|bad|truncated)",
+            "(my|the) (download|model) (was|is) (incomplete|interrupted|broken|damaged)",
+        ),
     ),
     Topic(
         "port_in_use",
@@ -220,6 +267,9 @@ TOPICS = (
             "(i get|it says|gptnode says|the error is) (address already in use|port in use)",
             "(the|a) server cannot (bind|open the port|listen)",
             "another (program|process|server) (has|uses|blocks|holds) (the|my) port",
+        ),
+        questions=(
+            "(the|my) server (says|reports|prints) (that |)(the |)(port|address) (is |)(already |)(in use|taken|used)",
         ),
     ),
     Topic(
@@ -235,6 +285,7 @@ TOPICS = (
             "read the identity|identity file is readable by others)",
         ),
         questions=(
+            "(it|gptnode|the node) (says|complains|reports) (that |)(others|other users|everybody|other people) can read (my|the) (identity|key|identity file|key file)",
             "(why|when) does gptnode (refuse|reject) (my|the|an) (identity|key|identity file)",
         ),
     ),
@@ -251,6 +302,10 @@ TOPICS = (
             "(nothing|no answer) comes( for a minute| at all|)",
             "the chat (hangs|is stuck|freezes|waits forever)",
         ),
+        questions=(
+            "why (does|did|do|is there) (my |the |a |)(request|peer|step|answer|timeout|connection)( time out| timing out|)",
+            "(what|why) (is|was) (the|this) timeout( for|)",
+        ),
     ),
     Topic(
         "load_fails",
@@ -263,6 +318,9 @@ TOPICS = (
             "(/load|loading|loading a chat|restoring) (fails|does not work|failed|gives an error)",
             "(a|my|the) saved chat (does not load|is refused|is rejected|cannot be loaded)",
             "(the|a) csv (holds|has) (a wrong|an unknown|a bad) (id|token id)",
+        ),
+        questions=(
+            "(my|the|an old) (saved |)(chat|csv|file|conversation) (won't|does not|doesn't|will not|cannot) (load|open|be loaded|be restored)",
         ),
     ),
     Topic(
@@ -283,6 +341,7 @@ TOPICS = (
             "(get|see) (more details|verbose output|debug output)",
         ),
         questions=(
+            "(more|give me more|i need more|i want more) (detailed |)(logs|details|log lines)( from (a|the|my) server|)",
             "where are the logs",
             "does (the|a) server (write|have|keep) (logs|a log)",
             "what (is the server doing|does a server log)",

@@ -141,13 +141,30 @@ def test_a_file_that_has_gone_is_named(folder: Path) -> None:
         index.load(NAME, SHAPE, torch.float32, CPU)
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+def test_a_node_needs_the_shards_of_its_own_tensors_alone(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path, tiny_config(), TENSORS, 3)
+    whole = WeightIndex.open(folder)
+    shard = folder / "model-00002-of-00003.safetensors"
+    shard.unlink()
+    part = WeightIndex.open(folder)
+    assert part.absent
+    assert set(part.absent) | set(part.entries) == set(whole.entries)
+    assert all(name in part for name in whole.entries)
+    assert dict(part.entries) == {name: whole.entries[name] for name in part.entries}
+
+
+def test_a_shard_that_is_needed_and_missing_is_named(tmp_path: Path) -> None:
     folder = write_shards(tmp_path, tiny_config(), TENSORS, 3)
     shard = folder / "model-00002-of-00003.safetensors"
     shard.unlink()
+    part = WeightIndex.open(folder)
+    name = next(iter(part.absent))
     with pytest.raises(ModelFileError) as caught:
-        WeightIndex.open(folder)
-    assert caught.value.detail == f"{shard}: no such file"
+        part.entry(name, TENSORS["model." + name if "model." + name in TENSORS else name].shape)
+    assert caught.value.detail == f"{shard}: no such file; tensor {name} is in it"
+    with pytest.raises(ModelFileError) as caught:
+        part.fingerprint(ModelConfig.from_folder(folder))
+    assert caught.value.detail == f"{shard}: no such file; the fingerprint needs all of them"
 
 
 def test_a_shard_without_a_tensor_of_the_index_is_named(tmp_path: Path) -> None:

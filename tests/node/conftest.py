@@ -79,6 +79,15 @@ def write_tiny_model(folder: Path, *, n_blocks: int = N_BLOCKS, seed: int = 0) -
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many threads here as in the lane: sums are rounded by how they are divided."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random 4-block Llama."""

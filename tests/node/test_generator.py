@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 import trio
-from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, RouteEntry
 
 from gptnode.errors import PeerUnreachableError, RouteError
 from gptnode.model.sampler import Sampler, Sampling
@@ -16,7 +15,9 @@ from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
+from gptnode.node.pipeline import Pipeline
 from gptnode.node.swarm import Swarm
+from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, RouteEntry
 from gptnode.span import Span
 
 from .conftest import MemoryHost
@@ -71,7 +72,7 @@ class Bench:
             self.swarm,
             lane,
             torch.device("cpu"),
-            max_tokens=256,
+            max_tokens=1024,
         )
 
     async def greedy(self, ids: list[int], n: int) -> list[int]:
@@ -298,3 +299,41 @@ async def test_forgetting_ends_the_sessions_on_the_peers(
     with trio.fail_after(5):
         while any(budget.sessions or budget.reserved_bytes for budget in budgets):  # noqa: ASYNC110
             await trio.sleep(0.005)
+
+
+async def test_later_turns_prefill_in_chunks_and_only_what_is_new(
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    split = swarm_of(source, lane, nursery, host, make_server, ("0-3", ("anna",)))
+    steps: list[tuple[int, int]] = []
+    forward = Pipeline.forward
+
+    async def counted(self: Pipeline, hidden: torch.Tensor, position: int) -> torch.Tensor:
+        steps.append((position, hidden.shape[1]))
+        return await forward(self, hidden, position)
+
+    monkeypatch.setattr(Pipeline, "forward", counted)
+    ids = await split.greedy(PROMPT, 2)
+    steps.clear()
+    await split.greedy([*ids, *range(3, 43)], 1)
+    assert steps == [(len(ids) - 1, 41)]
+
+
+async def test_a_prompt_of_any_allowed_length_passes_the_frame_limit(
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+    whole: Bench,
+) -> None:
+    split = swarm_of(
+        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
+    )
+    longest = [(7 * i) % 60 + 2 for i in range(split.generator.max_tokens - 1)]
+    assert await split.greedy(longest, 1) == await whole.greedy(longest, 1)
