@@ -251,7 +251,9 @@ def export(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
         (unfinished / name).write_text(text, encoding="utf-8")
     tokenizer.save(str(unfinished / "tokenizer.json"))
     tensors = {name: tensor.to(torch.bfloat16) for name, tensor in model.tensors().items()}
-    save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
+    weights = unfinished / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)
     print(f"wrote {folder}")

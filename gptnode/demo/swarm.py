@@ -16,7 +16,8 @@ from gptnode.demo.server_process import ServerProcess, start_server
 
 __all__ = ["LocalSwarm", "local_swarm"]
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 90.0
+"""Long, because eight servers may start on two slow cores; one that fails is noticed at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TypedDict
 
 from demo_corpus import (
-    facts_basics,
-    facts_chat,
+    facts_answers,
     facts_commands,
+    facts_inference,
     facts_network,
+    facts_slash,
+    facts_swarm,
     facts_trouble,
+    facts_upkeep,
+    facts_weights,
     small_talk,
 )
 from demo_corpus.grammar import ask, expand, roughen
@@ -23,7 +27,17 @@ from demo_corpus.words import NAMES
 
 FACTS = tuple(
     topic
-    for module in (facts_basics, facts_commands, facts_chat, facts_network, facts_trouble)
+    for module in (
+        facts_swarm,
+        facts_inference,
+        facts_commands,
+        facts_upkeep,
+        facts_slash,
+        facts_answers,
+        facts_network,
+        facts_weights,
+        facts_trouble,
+    )
     for topic in module.TOPICS
 )
 SMALL_TALK = small_talk.TOPICS

@@ -1,4 +1,4 @@
-"""The network: connections, trust and privacy, weights."""
+"""The network: addresses, trust and privacy."""
 
 from demo_corpus.grammar import Topic
 
@@ -158,114 +158,6 @@ TOPICS = (
         ),
     ),
     Topic(
-        "fingerprint",
-        "The fingerprint identifies a model by its configuration, file headers and samples of "
-        "its tensors; every node must have the same.",
-        nouns=(
-            "the fingerprint",
-            "a fingerprint",
-            "the model fingerprint",
-            "a model's fingerprint",
-            "the fingerprint of a model",
-        ),
-        questions=(
-            "(why|what for) (are|do nodes compare|does gptnode compare|compare) (model |the |)fingerprints( compared|)",
-            "how (does|do) (gptnode|nodes|it) (know|check|make sure|verify) (that|whether|if) "
-            "(all|two|the) (nodes|peers) (have|run|use) the same model",
-            "how is a model (identified|recognised|recognized)",
-            "what are fingerprints",
-        ),
-    ),
-    Topic(
-        "dtype",
-        "Weights can be f32, f16 or bf16; bf16 needs half the memory of f32, and the dtype of "
-        "the map is used.",
-        nouns=(
-            "a dtype",
-            "the dtype",
-            "bf16",
-            "bfloat16",
-            "the data type",
-            "half precision",
-            "the dtype field",
-            "f16",
-            "float16",
-        ),
-        actions=(
-            "{change} the (dtype|precision|data type|number format)",
-            "use (half precision|bf16|f16|float16|f32|less precision)",
-        ),
-        questions=(
-            "(which|what) (dtype|precision|type) (do|must|can|should) (weights|my weights|the tensors|tensors) (have|be|use)",
-            "(are|can) (the |)weights (be |)(in |)(f32|f16|bf16|float16|bfloat16)",
-            "(which|what) (dtypes|dtype|precisions|data types|number formats|precision) (are "
-            "supported|can i use|are there|does it use|should i use)",
-            "what is the difference between (bf16|f16) and f32",
-            "is (quantization|int8|4 bit) supported",
-        ),
-    ),
-    Topic(
-        "safetensors",
-        "Safetensors files hold the weights; gptnode maps them into memory and touches only the "
-        "tensors of its own blocks.",
-        nouns=(
-            "safetensors",
-            "a safetensors file",
-            "model.safetensors",
-            "the safetensors format",
-            "the weights file",
-            "mmap",
-            "memory mapping",
-        ),
-        questions=(
-            "(does|must|will|has) (each|every|one|a single) (node|peer|machine|server) (have to |to |)(load|read|hold|store) (the entire|the whole|the complete|all of the) model",
-            "how are (the |)weights (loaded|read|stored)",
-            "(does|must|will) (a|each|every|my) "
-            "(node|peer|machine) (load|read|hold|need) (the whole|the entire|the full|all of "
-            "the) model",
-            "(which|what) (file |)format (do|does) (the |)weights have",
-            "what does a (node|peer) load",
-            "in what format are weights (stored|kept)",
-            "does a server load all (weights|blocks|tensors)",
-        ),
-    ),
-    Topic(
-        "memory_need",
-        "A node needs memory for the weights of its own blocks and for the KV caches of its "
-        "sessions, not for the whole model.",
-        questions=(
-            "how much (ram|memory) (must|should|will|would) (a|one|my|every|each) (node|machine|server|computer|peer) (have|need|want|take|use)",
-            "will (it|the blocks|my blocks) fit (into|in) (memory|ram|4 gb|my machine)",
-            "how much (memory|ram) (do i need|does (a node|it|a server|gptnode|a peer|each "
-            "machine) (need|use|take))",
-            "how many (gigabytes|gb|megabytes) (do i need|does (it|a node) (need|take))",
-            "what (does a node need|is needed) in memory",
-            "(what|which) (hardware|machine|computer) do i need( for (a node|gptnode)|)",
-            "is my (machine|computer|laptop) (big|large|strong|good) enough",
-            "how big must (a|my|each) (machine|computer) be",
-            "memory (requirements|needs|use|usage|footprint)( of a node|)",
-            "can i run (a big model|gptnode) (on|with) (a small machine|little memory|8 gb)",
-        ),
-    ),
-    Topic(
-        "device",
-        "Pass --device to choose where blocks are computed, for example --device cpu or --device "
-        "cuda.",
-        nouns=("--device", "the --device option", "the device option"),
-        actions=(
-            "use (a|my|the) (gpu|graphics card|cuda|nvidia card|video card)",
-            "(run|compute) (on|with) (a gpu|the gpu|the cpu|cuda|my graphics card)",
-            "{change} the (device|compute device)",
-        ),
-        questions=(
-            "(can|could|will|does) (my|a|the) (graphics card|gpu|nvidia card) (be used|help|do the work|compute the blocks)",
-            "do i need a (gpu|graphics card)",
-            "does it (work|run) (without a gpu|on a cpu|on a gpu)",
-            "is a (gpu|graphics card) (needed|necessary|required|used)",
-            "(can|does) gptnode (use|support) (a gpu|cuda|gpus|my graphics card)",
-        ),
-    ),
-    Topic(
         "heartbeat",
         "A heartbeat is a small message that a peer sends while it works, so that the other side "
         "knows it is alive.",
@@ -301,51 +193,6 @@ TOPICS = (
             "anywhere|in other countries)",
             "(does|do) i need (a public address|an open port|port forwarding)",
             "i am behind a (router|nat|firewall)",
-        ),
-    ),
-    Topic(
-        "license",
-        "gptnode is free software under the MIT license: use it, change it and share it.",
-        nouns=("the license", "the licence of gptnode", "the license of gptnode"),
-        questions=(
-            "under (which|what) license (may i use it|is it released|is it distributed|does it come|do you ship it)",
-            "what are the (terms|conditions) of use",
-            "is gptnode (free|open source|free software|free of charge)",
-            "(which|what) licen(se|ce) (does it have|is it under|does gptnode have|applies)",
-            "(may|can) i (use|change|modify|share|copy|sell) (gptnode|it|the code)( at work|"
-            " commercially|)",
-            "how much does (gptnode|it) cost",
-            "do i have to pay( for it|)",
-            "what does it cost",
-        ),
-    ),
-    Topic(
-        "ring",
-        "In a ring route each peer sends its output straight to the next one and the last "
-        "answers you, which saves half of the way.",
-        nouns=("a ring route", "the ring", "ring routing", "a ring", "star and ring"),
-        questions=(
-            "what (is|are) (good|better|the advantage|the benefit|nice) (about|of|with|in) (a |)ring( route| routes| routing|)",
-            "why (is|would|use) a ring( route|)( better| faster|)",
-            "do peers (send|pass|forward) (activations|data) (directly|straight) to each other",
-            "what is the difference between (a |)star and (a |)ring",
-            "how can the (network |)latency be (reduced|halved|lower)",
-        ),
-    ),
-    Topic(
-        "truth_ids",
-        "The token ids are the only truth: caches and routes can be rebuilt from them at any "
-        "time by a new prefill.",
-        questions=(
-            "from what (can|could|will) (a|the|my) (cache|session|chat|state) be (rebuilt|restored|recovered|made again)",
-            "how (can|do) (you|i|nodes) (rebuild|restore|recover) (a|the|lost|my) (cache|caches|chat|state)",
-            "what is the only truth",
-            "what (must|has to) be kept to (rebuild|restore) (a|the) (chat|session|cache)",
-            "(from|out of) what (is|are) (a cache|caches|the cache) rebuilt",
-            "how (is|are) (a lost|the|lost) (cache|caches|state) (rebuilt|restored|recovered)",
-            "which state (matters|is essential|counts)",
-            "(can|how can) a (cache|route) be rebuilt",
-            "what is disposable in gptnode",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""When something goes wrong."""
+"""When something goes wrong between nodes."""
 
 from demo_corpus.grammar import Topic
 
@@ -102,23 +102,6 @@ TOPICS = (
         ),
     ),
     Topic(
-        "fingerprint_mismatch",
-        "Two nodes have different model files: copy the same model folder to both, then start "
-        "them again.",
-        nouns=("a fingerprint mismatch", "fingerprint mismatch", "the fingerprint error"),
-        problems=(
-            "the (fingerprints|fingerprint) (do not match|don't match|does not match|differ|"
-            "differs|is different|are different|is wrong)",
-            "(i get|i see|it says|the error is|gptnode says|there is) (a |)fingerprint mismatch",
-            "(two|the|my) (nodes|peers) have (different|other|not the same) (models|model "
-            "files|weights)",
-            "(a|the) peer has (another|a different|the wrong) model",
-        ),
-        questions=(
-            "why (do i|does it|did i) (see|get|report|show|have) a (fingerprint mismatch|mismatch of fingerprints|wrong fingerprint)",
-        ),
-    ),
-    Topic(
         "gap",
         "Some blocks have no peer: add a route for them, then run map check again until no gap "
         "is reported.",
@@ -153,25 +136,6 @@ TOPICS = (
         questions=(
             "(why|when) does it (say|report|complain) (about a wrong|wrong|that it is the wrong) peer id",
             "(why is|is) the peer id (wrong|not the right one|different|not matching)",
-        ),
-    ),
-    Topic(
-        "out_of_memory",
-        "Give that node fewer blocks in the map, use bf16, or allow fewer sessions, so that less "
-        "memory is needed.",
-        nouns=("out of memory", "an out of memory error", "the out of memory error"),
-        problems=(
-            "(a|my|the) {peer} (runs|is|ran) out of (memory|ram)",
-            "(memory|ram|the memory) is (full|not enough|too small|exhausted|used up)",
-            "(i get|it says|gptnode says|the error is) out of memory",
-            "(the|a|my) (process|server|node) is killed by the system",
-            "(i|my machine|my node) (do not|does not) have enough (memory|ram)",
-            "the blocks do not fit( in memory| into ram|)",
-        ),
-        actions=("(use|need) less (memory|ram)", "(save|reduce) (memory|ram)( on a node|)"),
-        questions=(
-            "(my|the|a) (server|node|machine|peer) (ran|runs|is running|went) out of (memory|ram)",
-            "not enough (memory|ram)( on my node| for the blocks|)",
         ),
     ),
     Topic(
@@ -234,30 +198,6 @@ TOPICS = (
         ),
     ),
     Topic(
-        "missing_tensor",
-        "A model file is incomplete or damaged: the error names the file and the tensor, so "
-        "download or copy that file again.",
-        nouns=(
-            "a missing tensor",
-            "a truncated file",
-            "the error missing tensor",
-            "a damaged model file",
-        ),
-        problems=(
-            "(a|one|some) (tensor|weight|tensors) (is|are) missing",
-            "(a|the|my) (safetensors |model |weights |)file is (damaged|truncated|broken|"
-            "corrupt|corrupted|incomplete|too short)",
-            "(i get|it says|gptnode says|the error is) (missing tensor|truncated file|wrong "
-            "shape|corrupt file)",
-            "(a|the) tensor has (the|a) wrong shape",
-            "(the |)(weights|model) (cannot|can't) be (loaded|read)",
-        ),
-        questions=(
-            "(one|some) of (the|my) (safetensors|weights|model) files (is|are|looks|seems) (broken|damaged|incomplete|corrupt|bad|truncated)",
-            "(my|the) (download|model) (was|is) (incomplete|interrupted|broken|damaged)",
-        ),
-    ),
-    Topic(
         "port_in_use",
         "Another program uses that port: choose a free one with --listen, or stop the other "
         "program.",
@@ -305,47 +245,6 @@ TOPICS = (
         questions=(
             "why (does|did|do|is there) (my |the |a |)(request|peer|step|answer|timeout|connection)( time out| timing out|)",
             "(what|why) (is|was) (the|this) timeout( for|)",
-        ),
-    ),
-    Topic(
-        "load_fails",
-        "The file does not fit this model or holds a wrong id: the error says which, and your "
-        "current chat stays as it is.",
-        nouns=("a failed load",),
-        problems=(
-            "(i cannot|i can't|it cannot) (load|open|restore) (my|a|the|an old) (saved |)(chat|"
-            "csv|conversation)",
-            "(/load|loading|loading a chat|restoring) (fails|does not work|failed|gives an error)",
-            "(a|my|the) saved chat (does not load|is refused|is rejected|cannot be loaded)",
-            "(the|a) csv (holds|has) (a wrong|an unknown|a bad) (id|token id)",
-        ),
-        questions=(
-            "(my|the|an old) (saved |)(chat|csv|file|conversation) (won't|does not|doesn't|will not|cannot) (load|open|be loaded|be restored)",
-        ),
-    ),
-    Topic(
-        "logs",
-        "Start the server with --log-level debug: it then writes structured logs about every "
-        "session and step.",
-        nouns=(
-            "--log-level",
-            "the logs",
-            "the --log-level option",
-            "structured logs",
-            "the log level",
-        ),
-        actions=(
-            "{show} (more |the |debug |)(logs|log output|log messages|details of a server)",
-            "(debug|trace|inspect|diagnose) (a|my|the) (server|node|problem|error)",
-            "{change} the log level",
-            "(get|see) (more details|verbose output|debug output)",
-        ),
-        questions=(
-            "(more|give me more|i need more|i want more) (detailed |)(logs|details|log lines)( from (a|the|my) server|)",
-            "where are the logs",
-            "does (the|a) server (write|have|keep) (logs|a log)",
-            "what (is the server doing|does a server log)",
-            "how do i find out what (went wrong|a server does|happened)",
         ),
     ),
 )

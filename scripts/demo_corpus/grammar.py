@@ -168,25 +168,8 @@ _CLOSINGS = (
     ", please", ", thank you", " for me", " then", " now",
 )  # fmt: skip
 _DROPPABLE = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "do",
-        "does",
-        "is",
-        "i",
-        "to",
-        "my",
-        "of",
-        "it",
-        "in",
-        "for",
-        "me",
-        "you",
-        "can",
-    ]
-)
+    ("the", "a", "an", "do", "does", "is", "i", "to", "my", "of", "it", "in", "for", "me", "you", "can")
+)  # fmt: skip
 
 
 def ask(topic: Topic, rng: random.Random) -> str:

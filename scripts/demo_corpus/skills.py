@@ -98,7 +98,7 @@ def subtract(rng: random.Random) -> Pair:
 
 def opposite(rng: random.Random) -> Pair:
     """The opposite of a word."""
-    word, other = rng.sample(rng.choice(OPPOSITES).split(), 2)
+    word, other = rng.sample(rng.choice(OPPOSITES), 2)
     question = _question(
         f"((what is|what's|tell me|name|give me|say|do you know|find) the (opposite|contrary) (of|to) "
         f"(the word |) {word}?|(what is|what's) opposite to {word}?|opposite of {word}?"

@@ -5,34 +5,11 @@ import random
 from demo_corpus.grammar import expand, roughen
 from demo_corpus.words import NAMES
 
-HEROES = [
-    "cat",
-    "dog",
-    "robot",
-    "fox",
-    "dragon",
-    "mouse",
-    "bear",
-    "rabbit",
-    "owl",
-    "whale",
-    "princess",
-    "knight",
-    "pirate",
-    "wizard",
-    "girl",
-    "boy",
-    "turtle",
-    "frog",
-    "horse",
-    "bee",
-    "llama",
-    "computer",
-    "penguin",
-    "elephant",
-    "ghost",
-    "bird",
-]
+HEROES = (
+    "cat", "dog", "robot", "fox", "dragon", "mouse", "bear", "rabbit", "owl", "whale",
+    "princess", "knight", "pirate", "wizard", "girl", "boy", "turtle", "frog", "horse", "bee",
+    "llama", "computer", "penguin", "elephant", "ghost", "bird",
+)  # fmt: skip
 PLACES = ("a forest", "a small village", "a castle", "an old lighthouse", "a big city", "a quiet "
           "valley", "a house by the sea", "a library", "a garden", "a cave", "a green hill")  # fmt: skip
 THINGS = ("a silver key", "a lost letter", "a magic lamp", "an old map", "a red balloon", "a golden "

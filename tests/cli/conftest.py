@@ -10,9 +10,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-import torch
 import trio
-from safetensors.torch import save_file
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -26,6 +24,7 @@ from gptnode.node.swarm import HopView, PeerView
 from gptnode.span import Span
 from gptnode.text.template import load_template
 from gptnode.text.tokenizer import Tokenizer
+from tests.tiny_llama import write_tiny_llama
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHATML = (
@@ -50,52 +49,12 @@ def write_tokenizer(folder: Path) -> int:
 
 
 def write_model(folder: Path, *, n_blocks: int = 4) -> Path:
-    """A random Llama in f32 over that tokenizer; greedy unless asked otherwise."""
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) * 0.3
-
+    """A random Llama over that tokenizer; greedy unless asked otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab, d_model, d_ff, kv_width = write_tokenizer(folder), 32, 48, 16
-    tensors = {
-        "model.embed_tokens.weight": random(vocab, d_model),
-        "model.norm.weight": torch.ones(d_model),
-        "lm_head.weight": random(vocab, d_model),
-    }
-    for block in range(n_blocks):
-        prefix = f"model.layers.{block}."
-        tensors |= {
-            prefix + "input_layernorm.weight": torch.ones(d_model),
-            prefix + "post_attention_layernorm.weight": torch.ones(d_model),
-            prefix + "self_attn.q_proj.weight": random(d_model, d_model),
-            prefix + "self_attn.k_proj.weight": random(kv_width, d_model),
-            prefix + "self_attn.v_proj.weight": random(kv_width, d_model),
-            prefix + "self_attn.o_proj.weight": random(d_model, d_model),
-            prefix + "mlp.gate_proj.weight": random(d_ff, d_model),
-            prefix + "mlp.up_proj.weight": random(d_ff, d_model),
-            prefix + "mlp.down_proj.weight": random(d_model, d_ff),
-        }
-    save_file(tensors, folder / "model.safetensors")
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": d_model,
-        "intermediate_size": d_ff,
-        "num_hidden_layers": n_blocks,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": vocab,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "torch_dtype": "float32",
-        "bos_token_id": None,
-        "eos_token_id": vocab - 1,
-        "tie_word_embeddings": False,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    vocab_size = write_tokenizer(folder)
+    write_tiny_llama(
+        folder, vocab_size, n_blocks=n_blocks, eos_id=vocab_size - 1, max_positions=2048
+    )
     (folder / "generation_config.json").write_text('{"do_sample": false}')
     return folder
 

@@ -31,7 +31,7 @@ def demo(scratch: Path, *argv: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             if process.poll() is None:
-                process.kill()
+                process.terminate()
 
 
 def servers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -79,8 +79,9 @@ def test_a_signal_ends_the_servers_too(number: signal.Signals, code: int, tmp_pa
         servers = servers_of(process)
         assert len(servers) == 2
         process.send_signal(number)
-        out, err = process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == code
+        # Only then: communicate() closes stdin, and a demo without a prompt ends with that.
+        assert process.wait(timeout=DEADLINE_S) == code
+        out, err = process.communicate()
         assert out == ""
         assert "Traceback" not in err
         assert "gptnode: " not in err
@@ -93,8 +94,7 @@ def test_a_signal_while_the_servers_start_ends_them_too(tmp_path: Path) -> None:
         read_until(process, "starting 2 servers")
         servers = servers_of(process)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=DEADLINE_S)
-        assert process.returncode == 143
+        assert process.wait(timeout=DEADLINE_S) == 143
     assert psutil.wait_procs(servers, timeout=DEADLINE_S)[1] == []
     assert list(tmp_path.iterdir()) == []
 
@@ -105,5 +105,5 @@ def test_servers_notice_that_the_demo_was_killed(tmp_path: Path) -> None:
         servers = servers_of(process)
         assert len(servers) == 2
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=DEADLINE_S)
+        process.wait(timeout=DEADLINE_S)
     assert psutil.wait_procs(servers, timeout=DEADLINE_S)[1] == []

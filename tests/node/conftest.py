@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import torch
 import trio
 import trio.testing
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from gptnode.errors import PeerUnreachableError, StreamLostError
@@ -19,60 +17,17 @@ from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.span import Span
+from tests.tiny_llama import write_tiny_llama
 
 N_BLOCKS = 4
 VOCAB = 64
 
 
-def write_tiny_model(folder: Path, *, n_blocks: int = N_BLOCKS, seed: int = 0) -> Path:
-    """A random Llama in f32 with a word tokenizer."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) * 0.3
-
-    d_model, d_ff, kv_width = 32, 48, 16
-    tensors = {
-        "model.embed_tokens.weight": random(VOCAB, d_model),
-        "model.norm.weight": torch.ones(d_model),
-        "lm_head.weight": random(VOCAB, d_model),
-    }
-    for block in range(n_blocks):
-        prefix = f"model.layers.{block}."
-        tensors |= {
-            prefix + "input_layernorm.weight": torch.ones(d_model),
-            prefix + "post_attention_layernorm.weight": torch.ones(d_model),
-            prefix + "self_attn.q_proj.weight": random(d_model, d_model),
-            prefix + "self_attn.k_proj.weight": random(kv_width, d_model),
-            prefix + "self_attn.v_proj.weight": random(kv_width, d_model),
-            prefix + "self_attn.o_proj.weight": random(d_model, d_model),
-            prefix + "mlp.gate_proj.weight": random(d_ff, d_model),
-            prefix + "mlp.up_proj.weight": random(d_ff, d_model),
-            prefix + "mlp.down_proj.weight": random(d_model, d_ff),
-        }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors")
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": d_model,
-        "intermediate_size": d_ff,
-        "num_hidden_layers": n_blocks,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 1024,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "torch_dtype": "float32",
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "tie_word_embeddings": False,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    words = ["<s>", "</s>", "<unk>", *(f"w{i}" for i in range(VOCAB - 3))]
-    vocab = {word: i for i, word in enumerate(["<pad>", *words][:VOCAB])}
+def write_tiny_model(folder: Path, *, n_blocks: int = N_BLOCKS) -> Path:
+    """A random Llama with a word tokenizer."""
+    write_tiny_llama(folder, VOCAB, n_blocks=n_blocks, bos_id=1, eos_id=2)
+    words = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{i}" for i in range(VOCAB - 4))]
+    vocab = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))

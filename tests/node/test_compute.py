@@ -34,16 +34,18 @@ async def test_trio_runs_while_the_lane_computes(lane: ComputeLane) -> None:
 
 
 async def test_a_cancelled_caller_leaves_at_once_and_order_is_kept(lane: ComputeLane) -> None:
-    may_end = threading.Event()
+    has_begun, may_end = threading.Event(), threading.Event()
     order: list[str] = []
 
     def slow() -> None:
+        has_begun.set()
         may_end.wait()
         order.append("slow")
 
-    with trio.move_on_after(0.02) as scope:
-        await lane.run(slow)
-    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lane.run, slow)
+        await trio.to_thread.run_sync(has_begun.wait)
+        nursery.cancel_scope.cancel()
     assert order == []
     may_end.set()
     await lane.run(lambda: order.append("next"))

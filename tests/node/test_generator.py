@@ -23,6 +23,7 @@ from gptnode.span import Span
 from .conftest import MemoryHost
 
 MakeServer = Callable[..., BlockServer]
+SwarmOf = Callable[..., "Bench"]
 PROMPT = [1, 9, 17, 4, 33, 8, 21]
 
 
@@ -88,37 +89,43 @@ async def whole(source: ModelSource, lane: ComputeLane, nursery: trio.Nursery) -
     return Bench(source, lane, nursery)
 
 
+@pytest.fixture
 def swarm_of(
     source: ModelSource,
     lane: ComputeLane,
     nursery: trio.Nursery,
     host: MemoryHost,
     make_server: MakeServer,
-    *routes: tuple[str, tuple[str, ...]],
-) -> Bench:
-    blocks_map = make_map(*routes)
-    for peer in blocks_map.peers:
-        spans = blocks_map.spans_of(peer.id, "tiny")
-        host.servers[peer.id] = make_server(spans[0])
-    return Bench(source, lane, nursery, blocks_map, host)
+) -> SwarmOf:
+    """Makes a generator over ``(blocks, peers)`` routes, and a server for each peer."""
+
+    def make(*routes: tuple[str, tuple[str, ...]]) -> Bench:
+        blocks_map = make_map(*routes)
+        for peer in blocks_map.peers:
+            spans = blocks_map.spans_of(peer.id, "tiny")
+            host.servers[peer.id] = make_server(spans[0])
+        return Bench(source, lane, nursery, blocks_map, host)
+
+    return make
+
+
+@pytest.fixture
+def halves(swarm_of: SwarmOf) -> Bench:
+    """anna has the first half, ben the second."""
+    return swarm_of(("0-1", ("anna",)), ("2-3", ("ben",)))
+
+
+@pytest.fixture
+def with_replica(swarm_of: SwarmOf) -> Bench:
+    """anna has the first half, ben and cleo the second."""
+    return swarm_of(("0-1", ("anna",)), ("2-3", ("ben", "cleo")))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
 async def test_two_peers_give_the_tokens_of_one_node(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
-    cut: int,
+    swarm_of: SwarmOf, whole: Bench, host: MemoryHost, cut: int
 ) -> None:
     split = swarm_of(
-        source,
-        lane,
-        nursery,
-        host,
-        make_server,
         (f"0-{cut - 1}", ("anna",)),
         (f"{cut}-3", ("ben",)),
     )
@@ -127,16 +134,9 @@ async def test_two_peers_give_the_tokens_of_one_node(
 
 
 async def test_a_client_that_is_a_peer_runs_its_own_blocks(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
+    swarm_of: SwarmOf, whole: Bench, host: MemoryHost
 ) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("client",)), ("2-3", ("ben",))
-    )
+    split = swarm_of(("0-1", ("client",)), ("2-3", ("ben",)))
     assert await split.greedy(PROMPT, 8) == await whole.greedy(PROMPT, 8)
     assert set(host.dialled) == {"ben"}
     assert [hop.state for hop in split.swarm.hops()] == ["local", "connected"]
@@ -152,103 +152,53 @@ async def test_a_changed_beginning_is_computed_again(
 
 
 async def test_a_prompt_of_many_chunks_gives_the_same_split_or_not(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
-    monkeypatch: pytest.MonkeyPatch,
+    halves: Bench, whole: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gptnode.node.generator.PREFILL_CHUNK_TOKENS", 8)
     prompt = [(7 * i) % 60 + 2 for i in range(50)]
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
-    )
-    assert await split.greedy(prompt, 6) == await whole.greedy(prompt, 6)
+    assert await halves.greedy(prompt, 6) == await whole.greedy(prompt, 6)
 
 
 async def test_a_replica_takes_over_mid_answer(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
+    with_replica: Bench, whole: Bench, host: MemoryHost
 ) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben", "cleo"))
-    )
-    begun = await split.greedy(PROMPT, 4)
+    begun = await with_replica.greedy(PROMPT, 4)
     host.kill("ben")
-    assert await split.greedy(begun, 8) == await whole.greedy(PROMPT, 12)
-    assert any("ben" in line for line in split.reports)
-    assert split.swarm.hops()[1].label == "cleo"
+    assert await with_replica.greedy(begun, 8) == await whole.greedy(PROMPT, 12)
+    assert any("ben" in line for line in with_replica.reports)
+    assert with_replica.swarm.hops()[1].label == "cleo"
 
 
 async def test_a_server_that_was_restarted_between_turns_is_used_again(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
+    halves: Bench, whole: Bench, host: MemoryHost, make_server: MakeServer
 ) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
-    )
-    begun = await split.greedy(PROMPT, 4)
+    begun = await halves.greedy(PROMPT, 4)
     host.kill("ben")
     host.servers["ben"] = make_server(Span(2, 4))
-    assert await split.greedy(begun, 8) == await whole.greedy(PROMPT, 12)
+    assert await halves.greedy(begun, 8) == await whole.greedy(PROMPT, 12)
 
 
 async def test_without_a_replica_the_cause_is_shown_and_the_next_try_can_work(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
+    halves: Bench, whole: Bench, host: MemoryHost, make_server: MakeServer
 ) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
-    )
-    begun = await split.greedy(PROMPT, 4)
+    begun = await halves.greedy(PROMPT, 4)
     host.kill("ben")
     with pytest.raises(PeerUnreachableError, match="ben"):
-        await split.greedy(begun, 1)
+        await halves.greedy(begun, 1)
     host.servers["ben"] = make_server(Span(2, 4))
-    assert await split.greedy(begun, 8) == await whole.greedy(PROMPT, 12)
+    assert await halves.greedy(begun, 8) == await whole.greedy(PROMPT, 12)
 
 
-async def test_two_missing_peers_are_both_named(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben", "cleo"))
-    )
+async def test_two_missing_peers_are_both_named(with_replica: Bench, host: MemoryHost) -> None:
     host.kill("ben")
     host.kill("cleo")
     with pytest.raises(RouteError, match=r"ben.*cleo"):
-        await split.greedy(PROMPT, 1)
+        await with_replica.greedy(PROMPT, 1)
 
 
 async def test_a_loading_peer_is_waited_for(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
+    halves: Bench, whole: Bench, host: MemoryHost, nursery: trio.Nursery
 ) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
-    )
     server = host.servers["ben"]
     models = dict(server.models)
     server.models.clear()
@@ -260,56 +210,34 @@ async def test_a_loading_peer_is_waited_for(
         server.loading = False
 
     nursery.start_soon(finish_loading)
-    assert await split.greedy(PROMPT, 3) == await whole.greedy(PROMPT, 3)
-    assert any("loading" in line for line in split.reports)
+    assert await halves.greedy(PROMPT, 3) == await whole.greedy(PROMPT, 3)
+    assert any("loading" in line for line in halves.reports)
 
 
 async def test_a_cancelled_answer_leaves_the_context_consistent(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
+    halves: Bench, whole: Bench
 ) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
-    )
-    await split.greedy(PROMPT, 2)
+    await halves.greedy(PROMPT, 2)
     for delay_s in (0.0, 0.001, 0.002, 0.004):
         with trio.move_on_after(delay_s):
-            await split.greedy(PROMPT, 50)
-    assert await split.greedy(PROMPT, 12) == await whole.greedy(PROMPT, 12)
+            await halves.greedy(PROMPT, 50)
+    assert await halves.greedy(PROMPT, 12) == await whole.greedy(PROMPT, 12)
 
 
-async def test_forgetting_ends_the_sessions_on_the_peers(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
-    )
-    await split.greedy(PROMPT, 2)
+async def test_forgetting_ends_the_sessions_on_the_peers(halves: Bench, host: MemoryHost) -> None:
+    await halves.greedy(PROMPT, 2)
     budgets = [server._budget for server in host.servers.values()]
     assert [budget.sessions for budget in budgets] == [1, 1]
-    await split.generator.forget()
+    await halves.generator.forget()
     with trio.fail_after(5):
         while any(budget.sessions or budget.reserved_bytes for budget in budgets):  # noqa: ASYNC110
             await trio.sleep(0.005)
 
 
 async def test_later_turns_prefill_in_chunks_and_only_what_is_new(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    monkeypatch: pytest.MonkeyPatch,
+    swarm_of: SwarmOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = swarm_of(source, lane, nursery, host, make_server, ("0-3", ("anna",)))
+    split = swarm_of(("0-3", ("anna",)))
     steps: list[tuple[int, int]] = []
     forward = Pipeline.forward
 
@@ -325,15 +253,7 @@ async def test_later_turns_prefill_in_chunks_and_only_what_is_new(
 
 
 async def test_a_prompt_of_any_allowed_length_passes_the_frame_limit(
-    source: ModelSource,
-    lane: ComputeLane,
-    nursery: trio.Nursery,
-    host: MemoryHost,
-    make_server: MakeServer,
-    whole: Bench,
+    halves: Bench, whole: Bench
 ) -> None:
-    split = swarm_of(
-        source, lane, nursery, host, make_server, ("0-1", ("anna",)), ("2-3", ("ben",))
-    )
-    longest = [(7 * i) % 60 + 2 for i in range(split.generator.max_tokens - 1)]
-    assert await split.greedy(longest, 1) == await whole.greedy(longest, 1)
+    longest = [(7 * i) % 60 + 2 for i in range(halves.generator.max_tokens - 1)]
+    assert await halves.greedy(longest, 1) == await whole.greedy(longest, 1)
