@@ -118,9 +118,9 @@ def _drawn(draw: Callable[[], Pair], forbidden: frozenset[str]) -> Pair:
 
 def _single_turn(rng: random.Random) -> Pair:
     draw = rng.random()
-    if draw < 0.62:
+    if draw < 0.60:
         topic = rng.choice(FACTS)
-    elif draw < 0.74:
+    elif draw < 0.71:
         topic = rng.choice(SMALL_TALK)
     elif draw < 0.97:
         return rng.choice(SKILLS)(rng)

@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 IGNORED = -100  # the label of a token that isn't learned
-CUT_CONVERSATIONS, FIRST_WORDS = 0.6, 5
+CUT_CONVERSATIONS, FIRST_WORDS = 0.75, 5
 # The lengths of training rows, and how often each is drawn: short rows show starts of
 # conversations, long ones far positions.
 ROW_LENGTHS, ROW_WEIGHTS = (256, 512, 1024), (0.75, 0.20, 0.05)

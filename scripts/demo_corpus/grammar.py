@@ -23,7 +23,7 @@ MACROS = {
     "dies": "(dies|crashes|fails|goes down|goes offline|disappears|breaks|stops working|is gone"
     "|shuts down|vanishes|drops out|is lost)",
     "file": "(file|json file|json|)",
-    "map": "(map|blocksmap|blocks map|map file|block map)",
+    "map": "(map|BlocksMap|BlocksMap|blocksmap|blocks map|map file)",
     "terminal": "(terminal|command line|shell|console)",
     "my": "(my|the|a|this)",
 }

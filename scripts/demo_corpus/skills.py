@@ -161,5 +161,5 @@ def alphabet(rng: random.Random) -> Pair:
     return question, f"After {letters[index]} comes {letters[index + 1]}."
 
 
-SKILLS = (count_up, count_up, count_down, copy_words, copy_words, say_times, add, subtract, opposite,
+SKILLS = (count_up, count_up, count_down, copy_words, copy_words, copy_words, say_times, add, subtract, opposite,
           calendar, colour, sound, alphabet)  # fmt: skip
