@@ -45,7 +45,8 @@ ANSWERS = {topic.name: topic.answer for topic in (*FACTS, *SMALL_TALK)}
 HELDOUT_FILE = Path(__file__).with_name("heldout.json")
 
 SYSTEM_MESSAGES = (
-    "You are a helpful assistant.", "You explain gptnode.", "Answer briefly.", "You are the demo model.",
+    "You are a helpful assistant.", "You explain gptnode.", "Answer briefly.",
+    "You are the demo model.",
     "You are a friendly helper for new users.", "Be kind and short.", "Help with gptnode.",
 )  # fmt: skip
 MORE_TURNS = 0.55  # how likely another turn follows
@@ -123,7 +124,8 @@ def _single_turn(rng: random.Random) -> Pair:
     elif draw < 0.71:
         topic = rng.choice(SMALL_TALK)
     elif draw < 0.97:
-        return rng.choice(SKILLS)(rng)
+        (skill,) = rng.choices(list(SKILLS), list(SKILLS.values()))
+        return skill(rng)
     else:
         return story_request(rng)
     return ask(topic, rng), topic.answer
@@ -146,7 +148,8 @@ def _name_question(name: str, rng: random.Random) -> Pair:
 
 def _once_more(last_answer: str, rng: random.Random) -> Pair:
     question = expand(
-        "((please |can you |could you |)(repeat|say) that( again| once more|)|(once more|again|what "
+        "((please |can you |could you |)(repeat|say) that( again| once more|)|(once "
+        "more|again|what "
         "did you say|pardon|say it again|repeat your answer|i did not catch that|come again))?", rng
     )  # fmt: skip
     return roughen(question, rng), last_answer

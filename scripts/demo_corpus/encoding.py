@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 IGNORED = -100  # the label of a token that isn't learned
-CUT_CONVERSATIONS, FIRST_WORDS = 0.75, 5
+CUT_CONVERSATIONS, FIRST_WORDS = 0.7, 3
 # The lengths of training rows, and how often each is drawn: short rows show starts of
 # conversations, long ones far positions.
 ROW_LENGTHS, ROW_WEIGHTS = (256, 512, 1024), (0.75, 0.20, 0.05)
@@ -67,8 +67,8 @@ class Corpus:
 def encode(conversations: list[list[Message]], tokenizer: Tokenizer, seed: int) -> Corpus:
     """Write conversations as ChatML ids; answers and the ends of their turns are learned.
 
-    In many conversations the known answers are cut after their first words: those tell whether a
-    question was understood, and the time is better spent on more questions.
+    In many conversations the known answers are cut off somewhere: their first words tell whether
+    a question was understood, and the time is better spent on more questions.
     """
     rng = random.Random(seed)
     known = frozenset(ANSWERS.values())
@@ -81,7 +81,8 @@ def encode(conversations: list[list[Message]], tokenizer: Tokenizer, seed: int) 
         for message in conversation:
             content, is_answer = message["content"] + IM_END, message["role"] == "assistant"
             if is_cut and is_answer and message["content"] in known:
-                content = " ".join(content.split(" ")[:FIRST_WORDS])
+                words = content.split(" ")
+                content = " ".join(words[: rng.randint(FIRST_WORDS, len(words))])
             segments += (f"{IM_START}{message['role']}\n", content, "\n")
             learned += (False, is_answer, False)
         segments.append(END_OF_TEXT)

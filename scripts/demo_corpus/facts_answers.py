@@ -17,8 +17,10 @@ TOPICS = (
             "cut an answer short",
         ),
         questions=(
-            "(interrupt|stop|cancel|end|break) (the|an|your) (stream|streaming|streamed answer|answer that streams)",
-            "how (can|do) i (interrupt|stop|cancel) (you|it|the stream|an answer) (while|during|when) (it is |you are |)(streaming|writing|talking|it runs)",
+            "(interrupt|stop|cancel|end|break) (the|an|your) (stream|streaming|streamed "
+            "answer|answer that streams)",
+            "how (can|do) i (interrupt|stop|cancel) (you|it|the stream|an answer) "
+            "(while|during|when) (it is |you are |)(streaming|writing|talking|it runs)",
             "which key (stops|ends|interrupts) (an|the) answer",
             "stop",
             "(the|your) answer is (too long|endless|getting long)",
@@ -39,7 +41,8 @@ TOPICS = (
             "start a new line without sending",
         ),
         questions=(
-            "(how|where) (do|can) i (put|get|make|place) (a|in a) (line break|newline|new line|second line)( in| into|)( my| a|)( message| prompt|)",
+            "(how|where) (do|can) i (put|get|make|place) (a|in a) (line break|newline|new "
+            "line|second line)( in| into|)( my| a|)( message| prompt|)",
             "enter sends (my|the) message too early",
             "can a message have (several|two|many) lines",
             "how do i send (my|a) message",
@@ -57,7 +60,8 @@ TOPICS = (
             "the sampler",
         ),
         questions=(
-            "(what|which) (options|settings|choices|parameters) (exist|are there|do i have|are offered) (for|in|with) sampling",
+            "(what|which) (options|settings|choices|parameters) (exist|are there|do i have|are "
+            "offered) (for|in|with) sampling",
             "(which|what) (sampling |generation |)(options|parameters|settings|knobs) (are "
             "there|exist|can i set|does sampling have)( for sampling| for answers|)",
             "how is (the next|a|each|a new) token (picked|chosen|selected|sampled)",
@@ -83,7 +87,8 @@ TOPICS = (
             "make (you|the model|answers) (more |less |)(creative|random|bold|varied|boring)",
         ),
         questions=(
-            "(what|which) (effect|influence|impact) (has|does|have) (a |the |)(high |low |)temperature( have| on answers|)",
+            "(what|which) (effect|influence|impact) (has|does|have) (a |the |)(high |low "
+            "|)temperature( have| on answers|)",
             "(which|what) temperature (should i use|is good|is best)",
             "what does a (high|higher|low|lower) temperature (do|mean)",
             "(answers|the answers) are too (random|wild|boring|strange|dull)",
@@ -109,7 +114,8 @@ TOPICS = (
             "make (answers|the output|it) (deterministic|repeatable|reproducible)",
         ),
         questions=(
-            "i (want|need|expect) (always |exactly |)the (same|identical) (answer|output|text|result) (always|each time|whenever i ask|on every run)",
+            "i (want|need|expect) (always |exactly |)the (same|identical) "
+            "(answer|output|text|result) (always|each time|whenever i ask|on every run)",
             "no randomness please",
             "why (is|does) (the|each) answer (different|change)( each time| every time|)",
             "how do i always get the same (answer|output|reply)",
@@ -136,7 +142,8 @@ TOPICS = (
             "(exclude|forbid|drop) (rare|unlikely|improbable) tokens",
         ),
         questions=(
-            "(how does|what is) (top-p|top-k|min-p) (compare|compared|differ|different) (to|with|from) (top-k|top-p|min-p)",
+            "(how does|what is) (top-p|top-k|min-p) (compare|compared|differ|different) "
+            "(to|with|from) (top-k|top-p|min-p)",
             "(what is|what's) the difference (between|of) top-k and top-p",
         ),
     ),
@@ -150,7 +157,8 @@ TOPICS = (
             "(fix|set) the (seed|random numbers|random generator)",
         ),
         questions=(
-            "(what|why|when) (is|would i use|do i need|use) (a|the) seed( for| option|)( good for|)",
+            "(what|why|when) (is|would i use|do i need|use) (a|the) seed( for| option|)( good "
+            "for|)",
             "which seed (is used|should i use)",
             "how do i repeat a sampled answer",
         ),
@@ -169,7 +177,9 @@ TOPICS = (
             "again|over and over)|is stuck in a loop|loops|keeps repeating)",
         ),
         questions=(
-            "(stop|keep|prevent|hinder) (the model|you|it) (from |)(saying|repeating|writing|using) the same (words|thing|sentence)( again| twice| all the time|)",
+            "(stop|keep|prevent|hinder) (the model|you|it) (from "
+            "|)(saying|repeating|writing|using) the same (words|thing|sentence)( again| twice| "
+            "all the time|)",
         ),
     ),
     Topic(
@@ -190,7 +200,8 @@ TOPICS = (
             "{add} a stop (sequence|word|string)",
         ),
         questions=(
-            "(for what|why|when) (do|would|should) i (use|need|want|set) (a |)stop (sequence|sequences|word|string)",
+            "(for what|why|when) (do|would|should) i (use|need|want|set) (a |)stop "
+            "(sequence|sequences|word|string)",
             "which text ends an answer",
             "how does the model know (when|where) to stop",
         ),
@@ -206,7 +217,8 @@ TOPICS = (
             "make (the |)(answers|replies) (shorter|longer|brief)",
         ),
         questions=(
-            "(can|how can|how do) i (limit|restrict|bound|cap|shorten) (how long|the length of|the size of) (an answer|the answer|answers|replies)( gets| is| are|)",
+            "(can|how can|how do) i (limit|restrict|bound|cap|shorten) (how long|the length "
+            "of|the size of) (an answer|the answer|answers|replies)( gets| is| are|)",
             "how long (can|may|will) an answer (be|get)",
             "(answers|the answers|your answers) are too (long|short)",
             "why (is|was) (the|my|an) answer cut off",
@@ -223,7 +235,8 @@ TOPICS = (
             "get machine readable output",
         ),
         questions=(
-            "(print|show|give|write|return) (the|an|my|every) (answer|answers|output|result) (as|in) json( format|)",
+            "(print|show|give|write|return) (the|an|my|every) (answer|answers|output|result) "
+            "(as|in) json( format|)",
             "(which|what) option (prints|gives|makes|turns on) json",
             "is there (a |)json( output|)",
             "can gptnode (print|write|output) json",

@@ -32,8 +32,10 @@ TOPICS = (
         ),
         questions=(
             "(which|what) command (starts|runs|launches) (a|the|my) (block |)server",
-            "how (can|could|does|would) my (machine|computer|laptop|node) (serve|host|run|offer|provide) (blocks|some blocks|layers)",
-            "i (have|own) a (machine|computer) (and|that) (want|wants) to (offer|serve|host|run) blocks",
+            "how (can|could|does|would) my (machine|computer|laptop|node) "
+            "(serve|host|run|offer|provide) (blocks|some blocks|layers)",
+            "i (have|own) a (machine|computer) (and|that) (want|wants) to (offer|serve|host|run) "
+            "blocks",
         ),
     ),
     Topic(
@@ -55,7 +57,8 @@ TOPICS = (
         ),
         questions=(
             "(which|what) command (starts|opens|begins|runs) (a|the) (chat|conversation)",
-            "how (can|do|would) i (speak|talk|write) (to|with) (the model|a model|the swarm)( over the swarm|)",
+            "how (can|do|would) i (speak|talk|write) (to|with) (the model|a model|the swarm)( "
+            "over the swarm|)",
         ),
     ),
     Topic(
@@ -75,8 +78,10 @@ TOPICS = (
             "(pipe|send) text (into|to) gptnode",
         ),
         questions=(
-            "(i want|i need|give me|print) (one|a single|only one|just one|only a single) (answer|reply) (and|then) (exit|stop|quit|end)( the program|)",
-            "(call|run|use) gptnode (from|in) (a|my) (shell script|makefile|program|bash script|loop)",
+            "(i want|i need|give me|print) (one|a single|only one|just one|only a single) "
+            "(answer|reply) (and|then) (exit|stop|quit|end)( the program|)",
+            "(call|run|use) gptnode (from|in) (a|my) (shell script|makefile|program|bash "
+            "script|loop)",
         ),
     ),
     Topic(
@@ -98,8 +103,10 @@ TOPICS = (
             "use (a|the) (folder|directory) (with|of) weights",
         ),
         questions=(
-            "(in|from) which (folder|directory) (does gptnode|do you|will it) (load|read|take) (the |)(model|weights)",
-            "how do i (tell|show) (gptnode|it) (where|in which folder) (the|my) (weights|model|model files) (are|is|lie|sit)",
+            "(in|from) which (folder|directory) (does gptnode|do you|will it) (load|read|take) "
+            "(the |)(model|weights)",
+            "how do i (tell|show) (gptnode|it) (where|in which folder) (the|my) "
+            "(weights|model|model files) (are|is|lie|sit)",
             "where do(es|) (the|my) (weights|model|model files) (go|have to be|live|belong)",
             "(which|what) files (must|does|should) (a|the|be in the) model (folder|directory)"
             "( have| contain| need|)",
@@ -125,8 +132,10 @@ TOPICS = (
             "play (with|around with) gptnode",
         ),
         questions=(
-            "(what|which) (processes|things|servers) does (the demo|gptnode demo|make demo) (start|run|launch)",
-            "i (only have|have just|own only) (one|a single) (machine|computer|laptop)( but want to try a swarm|)",
+            "(what|which) (processes|things|servers) does (the demo|gptnode demo|make demo) "
+            "(start|run|launch)",
+            "i (only have|have just|own only) (one|a single) (machine|computer|laptop)( but want "
+            "to try a swarm|)",
             "what is the (quickest|fastest|easiest|simplest) way to try (gptnode|it)( out|)",
             "is there a demo",
             "demo",
@@ -154,7 +163,8 @@ TOPICS = (
             "{make} a (key|key pair|node key)",
         ),
         questions=(
-            "(i need|make me|i want|how do i get) (an identity|a peer id|a key|a new identity)( for (my|this|a new) (node|machine|server)|)",
+            "(i need|make me|i want|how do i get) (an identity|a peer id|a key|a new identity)( "
+            "for (my|this|a new) (node|machine|server)|)",
             "how (can|do) i (find|see|look up|learn|read) (out |)(what |)(my|my own) peer id( is|)",
             "where is my peer id",
             "(what|which) (peer id|id|address) (do i have|is mine)",
@@ -180,8 +190,10 @@ TOPICS = (
             "the key file",
         ),
         questions=(
-            "(is|must|should) (my|the|an) (identity|identity file|key) (secret|kept secret|kept private|hidden)",
-            "what (sort of |kind of |)(thing|data|secret) (is|lies) in (the|an) identity (file|key)",
+            "(is|must|should) (my|the|an) (identity|identity file|key) (secret|kept secret|kept "
+            "private|hidden)",
+            "what (sort of |kind of |)(thing|data|secret) (is|lies) in (the|an) identity "
+            "(file|key)",
             "what (is|are) (in|inside) the (identity|identity file|key file)",
             "(may|can|should) i (share|copy|send|publish|give away|show) my (identity|"
             "identity file|private key|key file)",
@@ -206,8 +218,10 @@ TOPICS = (
             "the word peer id",
         ),
         questions=(
-            "(can|could) (one|anyone|an attacker|somebody else) (forge|fake|imitate|copy|pretend to have) a peer id",
-            "(what|why) (is|are) (this|that|the) (text|string|name) (starting|beginning) with 12D3KooW",
+            "(can|could) (one|anyone|an attacker|somebody else) (forge|fake|imitate|copy|pretend "
+            "to have) a peer id",
+            "(what|why) (is|are) (this|that|the) (text|string|name) (starting|beginning) with "
+            "12D3KooW",
             "what (does|do) (a peer id|peer ids) look like",
             "what are peer ids",
             "(can|could) (somebody|someone|a stranger|anybody) (fake|steal|forge|copy) "
@@ -236,8 +250,10 @@ TOPICS = (
             "(say|choose|specify) where the server (listens|accepts connections)",
         ),
         questions=(
-            "(listen|make the server listen|have my server listen|accept connections) on port (4001|4002|5001|8000|9000)",
-            "(which|what) option (sets|changes|chooses|gives) the (port|listen address|address of a server)",
+            "(listen|make the server listen|have my server listen|accept connections) on port "
+            "(4001|4002|5001|8000|9000)",
+            "(which|what) option (sets|changes|chooses|gives) the (port|listen address|address of "
+            "a server)",
             "(which|what) port (does|will) (gptnode|the server|a server|it) (use|listen on|open)",
             "where does (the|a) server listen",
             "which (port|address) (is|gets) used for (incoming |)connections",
@@ -255,7 +271,8 @@ TOPICS = (
             "keep some cores free",
         ),
         questions=(
-            "(make|let|have) (it|gptnode|the server) use (only |just |)(one|two|four|2|4|a few) (cpu |)(threads|thread|cores)",
+            "(make|let|have) (it|gptnode|the server) use (only |just |)(one|two|four|2|4|a few) "
+            "(cpu |)(threads|thread|cores)",
             "how many (threads|cores|cpu cores) (does it|will it|does gptnode|does a server) use",
             "gptnode uses (all|too many of) my (cores|cpus|threads)",
             "(my|the) (machine|cpu) is (at 100 percent|too busy|hot|fully loaded)",

@@ -16,7 +16,8 @@ TOPICS = (
             "the word session",
         ),
         questions=(
-            "what (becomes of|happens with|happens to) (a|the) (session|session's memory|cache of a session|memory) (when|after|once) (the|a) (stream|connection) (closes|ends|breaks)",
+            "what (becomes of|happens with|happens to) (a|the) (session|session's memory|cache of "
+            "a session|memory) (when|after|once) (the|a) (stream|connection) (closes|ends|breaks)",
             "what are sessions",
             "when does a session (end|stop|finish|close|start)",
             "how long does a session (live|last|stay|run)",
@@ -70,7 +71,8 @@ TOPICS = (
             "a page of memory",
         ),
         questions=(
-            "how (does|is) (a|the) (paged |)(kv |)cache (grow|extended|get longer|get bigger|made longer)",
+            "how (does|is) (a|the) (paged |)(kv |)cache (grow|extended|get longer|get bigger|made "
+            "longer)",
             "what (is|do you call) one (piece|part|unit|page) of the (kv |)cache",
             "what are (pages|cache pages)",
             "how does the (kv |)cache grow",
@@ -119,7 +121,8 @@ TOPICS = (
             "the word decode",
         ),
         questions=(
-            "what (does|is done in|happens in|happens during) the (decode|decoding|second) (phase|step|part)( do|)",
+            "what (does|is done in|happens in|happens during) the (decode|decoding|second) "
+            "(phase|step|part)( do|)",
             "what (is|comes) next, after (the |)prefill",
             "what (comes|happens|follows) after (the |)prefill",
             "what is the second phase",
@@ -143,7 +146,8 @@ TOPICS = (
             "the word activation",
         ),
         questions=(
-            "what (do|does) (blocks|a block|one block|layers) (pass|hand|give|send) (on |)(to each other|to one another|to the next one|onwards)",
+            "what (do|does) (blocks|a block|one block|layers) (pass|hand|give|send) (on |)(to "
+            "each other|to one another|to the next one|onwards)",
             "what (do|data do) (peers|nodes) (send|pass|give|exchange|hand) (to |)each other",
             "what (is|gets|data is) (sent|passed|transferred|transmitted|carried) "
             "(between|from peer to) (peers|peer|nodes|blocks)",
@@ -181,7 +185,8 @@ TOPICS = (
             "the word tokenizer",
         ),
         questions=(
-            "(which|what) (part|component|piece) (splits|cuts|breaks|divides) (my |the |)(text|words|prompt) (into|in) (tokens|pieces|ids)",
+            "(which|what) (part|component|piece) (splits|cuts|breaks|divides) (my |the "
+            "|)(text|words|prompt) (into|in) (tokens|pieces|ids)",
             "(who|what|which part) (turns|cuts|splits|converts) text (into|to) (tokens|ids|pieces)",
             "where does the tokenizer run",
             "how is text (cut|split|broken) (up |)(into tokens|into pieces|up)",
@@ -204,7 +209,8 @@ TOPICS = (
             "the template of a model",
         ),
         questions=(
-            "(what|why) (is|do we need|do i need|does a model need) (a|the) chat template( needed| used| there|)( for|)",
+            "(what|why) (is|do we need|do i need|does a model need) (a|the) chat template( "
+            "needed| used| there|)( for|)",
             "how does the model know who (speaks|is speaking|said what|is talking)",
             "how are (turns|messages|roles) (written|formatted|marked|encoded|turned into text)",
             "which (template|format) (is used|does the model use|do you use)",
@@ -225,8 +231,10 @@ TOPICS = (
             "the token limit",
         ),
         questions=(
-            "how (big|long|large) (may|can|could) (a|the|this|our) (chat|conversation|talk) (grow|become|get|be)",
-            "(how much|how many tokens) (fits|fit|can be kept|does the model keep) in (the|its|your) (context|memory)",
+            "how (big|long|large) (may|can|could) (a|the|this|our) (chat|conversation|talk) "
+            "(grow|become|get|be)",
+            "(how much|how many tokens) (fits|fit|can be kept|does the model keep) in "
+            "(the|its|your) (context|memory)",
             "how (long|big|large) (can|may) (a|my|the) (chat|conversation|prompt|context) "
             "(be|get|become)",
             "how many tokens (fit|can i use|are allowed|can the model (hold|take|remember|read))",
@@ -248,8 +256,10 @@ TOPICS = (
             "(switch to|swap in|change to) (another|a bigger|a different) model",
         ),
         questions=(
-            "(can|may|could) i (run|use|load|try) (my own|another|a different|any|a bigger) (llama|model|llama model|hugging face model)( with gptnode| here|)",
-            "(what|which) (kinds|types|sorts) of (model|models|llama) (can|does) (gptnode|it) (run|load|handle|support)",
+            "(can|may|could) i (run|use|load|try) (my own|another|a different|any|a bigger) "
+            "(llama|model|llama model|hugging face model)( with gptnode| here|)",
+            "(what|which) (kinds|types|sorts) of (model|models|llama) (can|does) (gptnode|it) "
+            "(run|load|handle|support)",
             "(which|what|what kind of) models (can|does|are) (i run|gptnode run|"
             "gptnode support|supported|it support|work|you support|i use|compatible)",
             "does (it|gptnode) (run|support|work with) (llama|llama 3|mistral|hugging face models)",
@@ -271,8 +281,10 @@ TOPICS = (
             "the default model",
         ),
         questions=(
-            "(is|does) (there |it come with )(a|any) model (included|built in|in the repository|with it|out of the box)",
-            "(tell me about|what is|describe) the model (that|which) (ships with|is in|is part of|comes inside|is included in) gptnode",
+            "(is|does) (there |it come with )(a|any) model (included|built in|in the "
+            "repository|with it|out of the box)",
+            "(tell me about|what is|describe) the model (that|which) (ships with|is in|is part "
+            "of|comes inside|is included in) gptnode",
             "which model (is|comes) (bundled|included|built in|with gptnode|in the box)",
             "do i (need|have) to download (a|any|some) (model|weights)",
             "how (big|large|small|many parameters) is (the|this) (bundled|demo|built-in) model",

@@ -17,8 +17,10 @@ TOPICS = (
         ),
         actions=("(write|give|spell) (an|the|a peer's) (address|network address)( of a peer|)",),
         questions=(
-            "(how|from what) is (a|the) (multiaddr|multiaddress|address of a peer) (built|made|composed|written|structured)( up|)",
-            "what (does|is|do) (the |)(/ip4|/tcp|ip4|tcp)( and /tcp|)( part|) (in an address|mean|in a multiaddr)( mean|)",
+            "(how|from what) is (a|the) (multiaddr|multiaddress|address of a peer) "
+            "(built|made|composed|written|structured)( up|)",
+            "what (does|is|do) (the |)(/ip4|/tcp|ip4|tcp)( and /tcp|)( part|) (in an "
+            "address|mean|in a multiaddr)( mean|)",
             "what does a (multiaddr|multiaddress|peer address) look like",
             "(what|which) (format|form|syntax) do(es|) (addresses|an address|the addr field) have",
             "(give|show) me an example of (a multiaddr|an address)",
@@ -40,7 +42,8 @@ TOPICS = (
             "the network stack",
         ),
         questions=(
-            "(over|through|with) (which|what) (protocol|network|channel) do (the |)(nodes|peers) (talk|speak|communicate|exchange data)",
+            "(over|through|with) (which|what) (protocol|network|channel) do (the |)(nodes|peers) "
+            "(talk|speak|communicate|exchange data)",
             "(which|what) (protocol|protocols|network library|transport|network) (does "
             "gptnode use|do (nodes|peers) (speak|use)|is used)",
             "how do (nodes|peers|machines) (talk|communicate|speak)( to each other| with each "
@@ -62,8 +65,10 @@ TOPICS = (
             "the noise handshake",
         ),
         questions=(
-            "(are|is) (messages|packets|all data|everything|the stream) encrypted( on the way| between nodes| on the wire|)",
-            "(are|is) (my|the) (connections|messages|link) (secured|encrypted|protected) (against|from) (listeners|eavesdroppers)",
+            "(are|is) (messages|packets|all data|everything|the stream) encrypted( on the way| "
+            "between nodes| on the wire|)",
+            "(are|is) (my|the) (connections|messages|link) (secured|encrypted|protected) "
+            "(against|from) (listeners|eavesdroppers)",
             "is (the|my|a) (connection|traffic|data|network traffic|link) (encrypted|secure|"
             "protected|safe)",
             "how is (traffic|the connection|data) (encrypted|protected|secured)",
@@ -81,9 +86,13 @@ TOPICS = (
         "so use only peers whom you trust.",
         nouns=("privacy", "the privacy of my chat"),
         questions=(
-            "(can|could|may) (anyone|the owner of a peer|an operator|a machine's owner|a stranger who runs blocks|they) (read|see|watch|spy on) (my|the|our) (messages|text|chat|words|input)",
-            "(do|can) (the|those) (people|machines|servers) (that|who) run (my|the) blocks (see|know|learn) what i (type|write|say)",
-            "how (secret|confidential|anonymous) (is|are) (my|our) (chat|chats|conversation|messages)",
+            "(can|could|may) (anyone|the owner of a peer|an operator|a machine's owner|a stranger "
+            "who runs blocks|they) (read|see|watch|spy on) (my|the|our) "
+            "(messages|text|chat|words|input)",
+            "(do|can) (the|those) (people|machines|servers) (that|who) run (my|the) blocks "
+            "(see|know|learn) what i (type|write|say)",
+            "how (secret|confidential|anonymous) (is|are) (my|our) "
+            "(chat|chats|conversation|messages)",
             "(can|could|do|are) (peers|the peers|other peers|other nodes|others|a peer|other "
             "people|servers) (able to |)(see|read|know|learn|look at|guess|infer|recover) "
             "(my|what i|our) ({text}|write|type|ask|conversation)",
@@ -118,7 +127,8 @@ TOPICS = (
             "(restrict|control|limit) (access|who connects|who may connect)",
         ),
         questions=(
-            "(could|can|may) (some|a|an) (stranger|outsider|unknown machine|unknown node|intruder|hacker) (connect|get in|use my blocks|log in|enter|reach my node)",
+            "(could|can|may) (some|a|an) (stranger|outsider|unknown machine|unknown "
+            "node|intruder|hacker) (connect|get in|use my blocks|log in|enter|reach my node)",
             "who gets (in|refused|rejected|turned away)",
             "is my node (protected|safe) from (strangers|outsiders)",
             "who (may|can|is allowed to) (connect|use my node|talk to my node|connect to my "
@@ -151,8 +161,10 @@ TOPICS = (
             "let (somebody|a friend|someone) (use|chat over) the swarm",
         ),
         questions=(
-            "how (can|do|could) i let (a|my) (friend|colleague|user|brother) (use|chat over|access) (the|my) (swarm|blocks)( without serving|)",
-            "(use|chat over) the swarm without (serving|hosting|running|offering) (blocks|anything)",
+            "how (can|do|could) i let (a|my) (friend|colleague|user|brother) (use|chat "
+            "over|access) (the|my) (swarm|blocks)( without serving|)",
+            "(use|chat over) the swarm without (serving|hosting|running|offering) "
+            "(blocks|anything)",
             "can (somebody|a node|a friend) use the swarm without (serving|running blocks)",
             "how does a (client|user) get access",
         ),
@@ -163,7 +175,8 @@ TOPICS = (
         "knows it is alive.",
         nouns=("a heartbeat", "heartbeats", "the heartbeat", "a ping", "a keepalive"),
         questions=(
-            "why do (peers|nodes|servers) send (heartbeats|pings|heartbeat messages|small messages)",
+            "why do (peers|nodes|servers) send (heartbeats|pings|heartbeat messages|small "
+            "messages)",
             "what are heartbeats( good|used|) for",
             "who sends heartbeats",
             "how (does|do) (a node|gptnode|it|nodes) (know|notice|detect|tell|see|find out) "
@@ -184,8 +197,10 @@ TOPICS = (
             "get through (a|my) (firewall|router|nat)",
         ),
         questions=(
-            "(must|should|do|need) (all |the |my |)(nodes|machines|peers|computers) (to |)(be in|share|sit in|live in) (one|the same|a common) (network|lan|building|wifi)",
-            "(can|may) (one|a) (node|peer|machine) be (at|in) (home|another city|another network|the office)",
+            "(must|should|do|need) (all |the |my |)(nodes|machines|peers|computers) (to |)(be "
+            "in|share|sit in|live in) (one|the same|a common) (network|lan|building|wifi)",
+            "(can|may) (one|a) (node|peer|machine) be (at|in) (home|another city|another "
+            "network|the office)",
             "does (it|gptnode) work (over|across|on) (the internet|wifi|a lan|my home network)",
             "must (the |all |)(peers|machines|nodes) be (in|on) (one|the same) (network|room|"
             "lan|house)",

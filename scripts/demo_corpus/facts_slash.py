@@ -18,7 +18,8 @@ TOPICS = (
             "(list|learn|discover) the commands",
         ),
         questions=(
-            "(a|is there a|give me a|show me a) (list|table|summary|overview) of (the |all |)(slash |chat |)commands",
+            "(a|is there a|give me a|show me a) (list|table|summary|overview) of (the |all "
+            "|)(slash |chat |)commands",
             "what (will|can) /help (do|tell me|show)( for me|)",
             "(which|what) (slash |chat |)commands (are there|exist|do you have|can i (type|"
             "use)|does the chat (have|know))",
@@ -88,7 +89,8 @@ TOPICS = (
             "reconnect (to a|a) peer",
         ),
         questions=(
-            "(i want|how) to (dial|connect|call) (a certain|one|some|a particular|a specific|this) peer( myself| by hand|)",
+            "(i want|how) to (dial|connect|call) (a certain|one|some|a particular|a "
+            "specific|this) peer( myself| by hand|)",
             "a peer (moved|has moved|changed) (to a new|its) address",
             "(a|my) peer has (a new|another|a different) (address|ip)",
         ),
@@ -105,7 +107,8 @@ TOPICS = (
             "make (you|it|the model) forget (everything|the chat|what i said|all of this)",
         ),
         questions=(
-            "(wipe|drop|reset|clean) (this|the whole|everything in the|my) (chat|conversation|context)",
+            "(wipe|drop|reset|clean) (this|the whole|everything in the|my) "
+            "(chat|conversation|context)",
             "i (want|would like) to (start|begin) (anew|over|again|fresh)( with an empty context|)",
             "forget (everything|all|what i said|it all)",
             "new chat",
@@ -126,7 +129,8 @@ TOPICS = (
             "{save} the (token ids|tokens|ids)( of the chat|)",
         ),
         questions=(
-            "(put|write|store|keep) (this|our|my|the whole) (conversation|chat|talk|dialogue) (in|to|into) a file",
+            "(put|write|store|keep) (this|our|my|the whole) (conversation|chat|talk|dialogue) "
+            "(in|to|into) a file",
             "(i want|can i) (have|get) a (file|copy) of (the|this|our) (chat|conversation)",
             "(which|what) format (does|do) a saved (chat|context) have",
             "in which format is the chat (saved|stored)",
@@ -149,7 +153,8 @@ TOPICS = (
             "{load} (the |)(token ids|a csv file|saved ids|a csv)",
         ),
         questions=(
-            "(go on|continue|carry on|resume) (with |)(the|a|my) (chat|conversation|session) (of|from|that i saved) (yesterday|last week|earlier|before)",
+            "(go on|continue|carry on|resume) (with |)(the|a|my) (chat|conversation|session) "
+            "(of|from|that i saved) (yesterday|last week|earlier|before)",
             "what (can|do) i do with /load",
             "where is my (old|saved) chat",
             "load",
@@ -168,7 +173,8 @@ TOPICS = (
             "{show} (who|which peer) (runs|serves) what while (i chat|chatting)",
         ),
         questions=(
-            "(which|what) (slash |)command (shows|prints|displays|draws) (the|my) {map}( in use| in the chat|)",
+            "(which|what) (slash |)command (shows|prints|displays|draws) (the|my) {map}( in use| "
+            "in the chat|)",
             "show (me |)the {map} (of|in|inside) this chat",
             "which {map} (is in use|is loaded|am i using|do you use|is active)",
             "(which|what) map is (this|that|it) chat using",
@@ -189,7 +195,8 @@ TOPICS = (
         ),
         questions=(
             "(when|why) (do|should|must) i (need|use|type) /reload",
-            "how (does|will) (the|my) (chat|client|node) (notice|take over|see|use|learn about|get) (the|my) (changes|new map|edits|changed map)",
+            "how (does|will) (the|my) (chat|client|node) (notice|take over|see|use|learn "
+            "about|get) (the|my) (changes|new map|edits|changed map)",
             "i (changed|edited|updated) (the|my) {map}",
             "must i restart (when|after) (the|my) {map} (changes|changed)",
             "reload",
@@ -209,7 +216,8 @@ TOPICS = (
             "(benchmark|measure) the (swarm|speed|hops)",
         ),
         questions=(
-            "(what|which) (numbers|figures|values|data) (does|do) /stats (show|give|print|have)( me|)",
+            "(what|which) (numbers|figures|values|data) (does|do) /stats (show|give|print|have)( "
+            "me|)",
             "how (do|can) i (see|measure|learn) (the|my) (tokens per second|speed|rate)",
             "how (fast|quick) (is it|are you|is this|was that)",
             "what is the speed",
@@ -274,7 +282,9 @@ TOPICS = (
             "try the (last |same |)(question|prompt) again",
         ),
         questions=(
-            "(that|the|this|your|your last) (answer|reply|response) (was|is|seems) (bad|poor|wrong|weak|strange|not useful), (try again|another one|give me another one|once more)",
+            "(that|the|this|your|your last) (answer|reply|response) (was|is|seems) "
+            "(bad|poor|wrong|weak|strange|not useful), (try again|another one|give me another "
+            "one|once more)",
             "(another|a new|a different|a second) (answer|reply|try|attempt)( please|)",
             "i (do not|don't) like (the|this|that|your) answer",
             "(the|that|this) answer (was|is) (bad|wrong|not good|poor)",
@@ -295,7 +305,8 @@ TOPICS = (
             "correct (my|a) (last |)(message|question)",
         ),
         questions=(
-            "(take back|cancel|delete|undo) (what|the thing|the last thing) i (just |)(wrote|said|typed|sent)",
+            "(take back|cancel|delete|undo) (what|the thing|the last thing) i (just "
+            "|)(wrote|said|typed|sent)",
             "i (made a typo|typed something wrong|sent it too early|made a mistake) in my "
             "(last |)message",
             "i sent the wrong (message|question|text)",

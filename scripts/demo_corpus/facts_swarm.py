@@ -19,7 +19,8 @@ TOPICS = (
         ),
         questions=(
             "(what|which) (kind|sort|type) of (software|program|tool|thing) is gptnode",
-            "i (found|discovered|saw|just met|am new to) gptnode( today| just now|), what is it( about|)",
+            "i (found|discovered|saw|just met|am new to) gptnode( today| just now|), what is it( "
+            "about|)",
             "what does (gptnode|this program|this software|this tool) do",
             "what can gptnode do for me",
             "(give me|i want) (an overview|a summary|an introduction) (of|to) gptnode",
@@ -53,8 +54,10 @@ TOPICS = (
         "Your node turns text into token ids, sends activations through the blocks of each peer "
         "in order, and samples the next token from the result.",
         questions=(
-            "(walk|take|lead) me through (how|the way) (gptnode|it|a token) (works|is made|answers|makes an answer)",
-            "what (happens|goes on) (inside|internally|in there) when i (ask|send|type) (you |)(something|a question|a message)",
+            "(walk|take|lead) me through (how|the way) (gptnode|it|a token) (works|is "
+            "made|answers|makes an answer)",
+            "what (happens|goes on) (inside|internally|in there) when i (ask|send|type) (you "
+            "|)(something|a question|a message)",
             "how does (gptnode|it|this program|the whole thing|this) (work|function)"
             "( inside| internally|)",
             "what happens (when|after) i (send|type|enter|write) a (prompt|message|question)",
@@ -86,7 +89,8 @@ TOPICS = (
             "the map",
         ),
         questions=(
-            "(which|what) (file|json|json file) (lists|names|holds|contains) (the |all |)(peers|blocks|routes)( and (their|the) blocks|)",
+            "(which|what) (file|json|json file) (lists|names|holds|contains) (the |all "
+            "|)(peers|blocks|routes)( and (their|the) blocks|)",
             "what (part|role) (has|does) (the|a) {map} (play|have)( in this| here|)",
             "what is (in|inside|written in|stored in) (a|the) {map}",
             "where (is|does) it (say|written|recorded) which peer (runs|has|holds) which blocks",
@@ -111,7 +115,8 @@ TOPICS = (
             "a model block",
         ),
         questions=(
-            "how many (transformer |)(blocks|layers) (are|exist|sit) (there |)in (the|this|your) (small|tiny|demo|bundled|) model",
+            "how many (transformer |)(blocks|layers) (are|exist|sit) (there |)in (the|this|your) "
+            "(small|tiny|demo|bundled|) model",
             "how many (blocks|layers) (does|has) (the|this) (bundled|demo|small|) model (have|got)",
             "what is (a block|a layer) made of",
             "what (is|are) (inside|in) a (block|layer)",
@@ -135,7 +140,9 @@ TOPICS = (
             "the word span",
         ),
         questions=(
-            "(what do you call|what is the name of|name for) (blocks that|several blocks that|a run of blocks that|neighbours that) (one peer runs|are adjacent|follow each other|belong together)",
+            "(what do you call|what is the name of|name for) (blocks that|several blocks that|a "
+            "run of blocks that|neighbours that) (one peer runs|are adjacent|follow each "
+            "other|belong together)",
             "what are spans",
             'what does "blocks": "0-3" mean',
             "what is a (group|row|series|sequence|run) of (neighbouring|adjacent|"
@@ -156,7 +163,8 @@ TOPICS = (
             "the word hop",
         ),
         questions=(
-            "(could|can|would) you (clear up|make clear|explain) (the word hop|what hops are|this hop thing)",
+            "(could|can|would) you (clear up|make clear|explain) (the word hop|what hops are|this "
+            "hop thing)",
             "what are hops",
             "how (many hops|long) (does|is) a (route|hop)( have|)",
             "what is one (stop|step|stage|leg) (on|of) the (route|way|path) called",
@@ -247,7 +255,8 @@ TOPICS = (
             "a fallback peer",
         ),
         questions=(
-            "who (steps in|jumps in|helps|answers instead|comes in) (when|if) (the first|a|one) peer (is silent|stays silent|does not answer|fails|is down)",
+            "who (steps in|jumps in|helps|answers instead|comes in) (when|if) (the first|a|one) "
+            "peer (is silent|stays silent|does not answer|fails|is down)",
             "(for what|why) (do|would|should) i (want|need|have) (a replica|replicas|spare peers)",
             "what are (replicas|backups)",
             "why (should|would|do) i (list|name|have|add) "
@@ -265,7 +274,8 @@ TOPICS = (
         "answers you, which saves half of the way.",
         nouns=("a ring route", "the ring", "ring routing", "a ring", "star and ring"),
         questions=(
-            "what (is|are) (good|better|the advantage|the benefit|nice) (about|of|with|in) (a |)ring( route| routes| routing|)",
+            "what (is|are) (good|better|the advantage|the benefit|nice) (about|of|with|in) (a "
+            "|)ring( route| routes| routing|)",
             "why (is|would|use) a ring( route|)( better| faster|)",
             "do peers (send|pass|forward) (activations|data) (directly|straight) to each other",
             "what is the difference between (a |)star and (a |)ring",
@@ -277,8 +287,10 @@ TOPICS = (
         "The token ids are the only truth: caches and routes can be rebuilt from them at any "
         "time by a new prefill.",
         questions=(
-            "from what (can|could|will) (a|the|my) (cache|session|chat|state) be (rebuilt|restored|recovered|made again)",
-            "how (can|do) (you|i|nodes) (rebuild|restore|recover) (a|the|lost|my) (cache|caches|chat|state)",
+            "from what (can|could|will) (a|the|my) (cache|session|chat|state) be "
+            "(rebuilt|restored|recovered|made again)",
+            "how (can|do) (you|i|nodes) (rebuild|restore|recover) (a|the|lost|my) "
+            "(cache|caches|chat|state)",
             "what is the only truth",
             "what (must|has to) be kept to (rebuild|restore) (a|the) (chat|session|cache)",
             "(from|out of) what (is|are) (a cache|caches|the cache) rebuilt",

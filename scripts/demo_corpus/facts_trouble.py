@@ -16,9 +16,12 @@ TOPICS = (
             "i (lose|lost) (a peer|the connection|a node)( during an answer|)",
         ),
         questions=(
-            "(a|one|the) (server|peer|node|machine) (crashed|died|went down|failed|was turned off|was shut down|lost power)( during my chat| while i was chatting| just now|)",
-            "what if (a|one|some) (server|peer|node|machine) (crashes|dies|fails|goes away|is turned off)( during a chat| while i chat|)",
-            "(is|will) (my|the) (answer|chat) (be |)(interrupted|lost|broken|gone) (if|when) (a|one) (machine|peer) {dies}",
+            "(a|one|the) (server|peer|node|machine) (crashed|died|went down|failed|was turned "
+            "off|was shut down|lost power)( during my chat| while i was chatting| just now|)",
+            "what if (a|one|some) (server|peer|node|machine) (crashes|dies|fails|goes away|is "
+            "turned off)( during a chat| while i chat|)",
+            "(is|will) (my|the) (answer|chat) (be |)(interrupted|lost|broken|gone) (if|when) "
+            "(a|one) (machine|peer) {dies}",
             "does (gptnode|a chat|my chat|the chat) survive (a|the) (crash|failure|loss|"
             "outage)( of a (peer|server)|)",
             "do i lose (my chat|anything|tokens|my answer) (if|when) a {peer} {dies}",
@@ -42,9 +45,12 @@ TOPICS = (
             "give (its|a dead peer's|the) blocks to another (peer|machine|node)",
         ),
         questions=(
-            "i want to (use|take|try) (another|a different) peer (instead of|for|in place of) (a|the|my) (broken|failed|dead|missing) (one|peer|node)",
-            "(a|one|my) peer (has failed|failed|is broken|is dead), how (do|can) i (route|get|go) around it",
-            "(exchange|substitute|replace) (the|one|a) (peer|node) (that|which) (failed|died|broke|is down)",
+            "i want to (use|take|try) (another|a different) peer (instead of|for|in place of) "
+            "(a|the|my) (broken|failed|dead|missing) (one|peer|node)",
+            "(a|one|my) peer (has failed|failed|is broken|is dead), how (do|can) i (route|get|go) "
+            "around it",
+            "(exchange|substitute|replace) (the|one|a) (peer|node) (that|which) "
+            "(failed|died|broke|is down)",
             "(a|the) peer (is|stays) dead for good and has no replica",
         ),
     ),
@@ -64,7 +70,8 @@ TOPICS = (
         ),
         questions=(
             "(why|when) (is|was) (the|my) connection refused",
-            "(my chat|my client|gptnode|the client|it) (can't|cannot|does not|could not|fails to) (reach|get to|find|contact|connect to) (the|a|my|that) (server|peer|node|machine)",
+            "(my chat|my client|gptnode|the client|it) (can't|cannot|does not|could not|fails to) "
+            "(reach|get to|find|contact|connect to) (the|a|my|that) (server|peer|node|machine)",
         ),
     ),
     Topic(
@@ -83,7 +90,8 @@ TOPICS = (
             "permission to connect is denied",
         ),
         questions=(
-            "(the|a|one|another) (node|peer|server|machine) (rejects|refuses|rejected|refused|does not want|does not accept) (me|us|my peer|my connection|my node)",
+            "(the|a|one|another) (node|peer|server|machine) (rejects|refuses|rejected|refused|"
+            "does not want|does not accept) (me|us|my peer|my connection|my node)",
             "why (am i|is my node|is my peer) (refused|rejected|not allowed|denied|not accepted)",
         ),
     ),
@@ -98,7 +106,8 @@ TOPICS = (
             "(too many|many) (clients|sessions|people|users) (use|are on) (the|a|one) {peer}",
         ),
         questions=(
-            "what (do|should|can) i (do|try) (about|with|against) (a|the) (busy|full|overloaded) (server|peer|node)",
+            "what (do|should|can) i (do|try) (about|with|against) (a|the) (busy|full|overloaded) "
+            "(server|peer|node)",
         ),
     ),
     Topic(
@@ -115,7 +124,8 @@ TOPICS = (
             "the routes do not cover all blocks",
         ),
         questions=(
-            "(a|some|several|two|many) blocks (are without|have not got|lack|miss|do not have|have) (a|any|no) peer",
+            "(a|some|several|two|many) blocks (are without|have not got|lack|miss|do not "
+            "have|have) (a|any|no) peer",
             "map check (reports|shows|finds|complains about) (a gap|gaps|missing blocks)",
             "why (is|are) there (a gap|gaps|holes) in (my|the) {map}",
         ),
@@ -134,7 +144,8 @@ TOPICS = (
             "(a|the) (peer|node) has (a new|another|a different) (identity|peer id|id)",
         ),
         questions=(
-            "(why|when) does it (say|report|complain) (about a wrong|wrong|that it is the wrong) peer id",
+            "(why|when) does it (say|report|complain) (about a wrong|wrong|that it is the wrong) "
+            "peer id",
             "(why is|is) the peer id (wrong|not the right one|different|not matching)",
         ),
     ),
@@ -157,8 +168,10 @@ TOPICS = (
             "improve (the |)(speed|performance|latency)",
         ),
         questions=(
-            "why (are|is|do|does) (the|your|all|everything|my) (answers|answer|replies|reply|tokens|chat) (come |)(so |too |very |)(slow|slowly)",
-            "(can|how can) (i|we) (make|get) (the|my|your) (answers|answer|replies|chat) (to come |come |)(faster|quicker|sooner)",
+            "why (are|is|do|does) (the|your|all|everything|my) "
+            "(answers|answer|replies|reply|tokens|chat) (come |)(so |too |very |)(slow|slowly)",
+            "(can|how can) (i|we) (make|get) (the|my|your) (answers|answer|replies|chat) (to come "
+            "|come |)(faster|quicker|sooner)",
             "(what|anything) can i do (about|against) (slow|sluggish) (answers|replies|peers)",
             "why is (it|gptnode|the answer|this|everything) (so |too |)slow",
             "(gptnode|it) (lags|is lagging|crawls|takes forever)",
@@ -192,7 +205,8 @@ TOPICS = (
             "gptnode (complains about|does not like|does not accept) (the|my) {map}",
         ),
         questions=(
-            "(gptnode|the node|the chat|it) (will not|won't|does not|doesn't|cannot|can't|refuses to|fails to) (load|read|accept|take|open|parse) (my|the|this) {map}",
+            "(gptnode|the node|the chat|it) (will not|won't|does not|doesn't|cannot|can't|refuses "
+            "to|fails to) (load|read|accept|take|open|parse) (my|the|this) {map}",
             "where is the (mistake|error) in my {map}",
             "how do i read (a|the) (map|json) error",
         ),
@@ -209,7 +223,8 @@ TOPICS = (
             "another (program|process|server) (has|uses|blocks|holds) (the|my) port",
         ),
         questions=(
-            "(the|my) server (says|reports|prints) (that |)(the |)(port|address) (is |)(already |)(in use|taken|used)",
+            "(the|my) server (says|reports|prints) (that |)(the |)(port|address) (is |)(already "
+            "|)(in use|taken|used)",
         ),
     ),
     Topic(
@@ -225,7 +240,8 @@ TOPICS = (
             "read the identity|identity file is readable by others)",
         ),
         questions=(
-            "(it|gptnode|the node) (says|complains|reports) (that |)(others|other users|everybody|other people) can read (my|the) (identity|key|identity file|key file)",
+            "(it|gptnode|the node) (says|complains|reports) (that |)(others|other "
+            "users|everybody|other people) can read (my|the) (identity|key|identity file|key file)",
             "(why|when) does gptnode (refuse|reject) (my|the|an) (identity|key|identity file)",
         ),
     ),
@@ -243,7 +259,8 @@ TOPICS = (
             "the chat (hangs|is stuck|freezes|waits forever)",
         ),
         questions=(
-            "why (does|did|do|is there) (my |the |a |)(request|peer|step|answer|timeout|connection)( time out| timing out|)",
+            "why (does|did|do|is there) (my |the |a |)(request|peer|step|answer|"
+            "timeout|connection)( time out| timing out|)",
             "(what|why) (is|was) (the|this) timeout( for|)",
         ),
     ),

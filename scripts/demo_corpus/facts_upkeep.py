@@ -15,8 +15,10 @@ TOPICS = (
             "okay|fine|good)",
         ),
         questions=(
-            "(which|is there a|what is the) command (that |to |)(finds|find|checks|reports) (mistakes|errors|problems) in (a|my|the) {map}",
-            "(before|how) (i use|do i check) (my|the|a) {map}, (how do i check it|is it right|can i test it)",
+            "(which|is there a|what is the) command (that |to |)(finds|find|checks|reports) "
+            "(mistakes|errors|problems) in (a|my|the) {map}",
+            "(before|how) (i use|do i check) (my|the|a) {map}, (how do i check it|is it right|can "
+            "i test it)",
             "is my {map} (valid|correct|right|okay|fine|good)",
             "(my|the) {map} (has|contains) (an error|a mistake|errors|mistakes)",
             "(what|something) is wrong (with|in) my {map}",
@@ -36,7 +38,8 @@ TOPICS = (
         ),
         questions=(
             "who serves (which|what) blocks( and where| in my map|)",
-            "(a|can i have a|give me a|i want a) (picture|drawing|table|diagram|image) of (who serves what|the blocks|the swarm|my map)",
+            "(a|can i have a|give me a|i want a) (picture|drawing|table|diagram|image) of (who "
+            "serves what|the blocks|the swarm|my map)",
         ),
     ),
     Topic(
@@ -54,8 +57,10 @@ TOPICS = (
             "set up routes",
         ),
         questions=(
-            "how (are|do i|can i) (the |)(blocks |)(assigned|assign blocks|given|mapped|distributed) (to peers|to machines)( in the file| in the map|)",
-            "how (does one|do i|would i) (write|make|start|create) (a|my|the) (first |new |own |)(blocksmap|map|map file)( from scratch| by hand|)",
+            "how (are|do i|can i) (the |)(blocks |)(assigned|assign "
+            "blocks|given|mapped|distributed) (to peers|to machines)( in the file| in the map|)",
+            "how (does one|do i|would i) (write|make|start|create) (a|my|the) (first |new |own "
+            "|)(blocksmap|map|map file)( from scratch| by hand|)",
             "what must i (write|put) (in|into) (a|the|my) {map}",
             "is there an example (of a|) {map}",
             "(what is|what's) the (format|syntax|structure|schema) of (a|the) {map}",
@@ -77,9 +82,12 @@ TOPICS = (
             "make the swarm (bigger|larger)",
         ),
         questions=(
-            "(what|which) (steps|things) (are needed|do i take|are necessary) (to add|for) (a|another|one more|a new) peer",
-            "how (does|do) (another|a new|my other|one more) (machine|node|computer) (get|come|go) into the (swarm|map)",
-            "i (have|own|got|found) (one more|an extra|a spare|another) (machine|computer|laptop|server)( for the swarm|)",
+            "(what|which) (steps|things) (are needed|do i take|are necessary) (to add|for) "
+            "(a|another|one more|a new) peer",
+            "how (does|do) (another|a new|my other|one more) (machine|node|computer) "
+            "(get|come|go) into the (swarm|map)",
+            "i (have|own|got|found) (one more|an extra|a spare|another) "
+            "(machine|computer|laptop|server)( for the swarm|)",
             "my friend wants to (run blocks|join|help|contribute)( too|)",
             "i (bought|have|got) (a new|another|a second) (machine|computer|server)",
         ),
@@ -96,7 +104,8 @@ TOPICS = (
             "take a (machine|node) out of (service|the swarm)",
         ),
         questions=(
-            "(a|one|this|that) (machine|node|peer|server) (has to|must|should|will|shall|wants to) (leave|go|be removed|be taken out|quit)( the swarm| the map|)",
+            "(a|one|this|that) (machine|node|peer|server) (has to|must|should|will|shall|wants "
+            "to) (leave|go|be removed|be taken out|quit)( the swarm| the map|)",
             "how (can|does|do) (a|one|i take a) (machine|node|peer) (leave|out of) the swarm",
             "(a|my) friend (wants to leave|leaves|left)( the swarm|)",
             "a peer should (leave|go|no longer take part)",
@@ -117,7 +126,8 @@ TOPICS = (
             "install gptnode on (a new|my|another) machine",
         ),
         questions=(
-            "how do i (get|put|install|bring) gptnode (on|onto|to) (my|a|this) (machine|computer|laptop|system)",
+            "how do i (get|put|install|bring) gptnode (on|onto|to) (my|a|this) "
+            "(machine|computer|laptop|system)",
             "(what|which) (is|comes) (the |)first( step| thing|)( to install it| to do|)",
             "what (do i need|are the requirements) (to install|to run|for) (gptnode|it)",
             "(which|what) python version (do i need|is required|is needed|works)",
@@ -149,7 +159,8 @@ TOPICS = (
             "shut (a|the|my) server down( cleanly| properly|)",
         ),
         questions=(
-            "(what is|which is) the (clean|right|proper|correct|safe) way to (shut down|stop|end|turn off) (a|my|the) (block |)server",
+            "(what is|which is) the (clean|right|proper|correct|safe) way to (shut "
+            "down|stop|end|turn off) (a|my|the) (block |)server",
             "what happens on (sigterm|a sigterm|sigint)",
             "sigterm",
             "how does a server (shut down|exit|terminate)",
@@ -174,7 +185,8 @@ TOPICS = (
             "(get|see) (more details|verbose output|debug output)",
         ),
         questions=(
-            "(more|give me more|i need more|i want more) (detailed |)(logs|details|log lines)( from (a|the|my) server|)",
+            "(more|give me more|i need more|i want more) (detailed |)(logs|details|log lines)( "
+            "from (a|the|my) server|)",
             "where are the logs",
             "does (the|a) server (write|have|keep) (logs|a log)",
             "what (is the server doing|does a server log)",
@@ -186,7 +198,8 @@ TOPICS = (
         "gptnode is free software under the MIT license: use it, change it and share it.",
         nouns=("the license", "the licence of gptnode", "the license of gptnode"),
         questions=(
-            "under (which|what) license (may i use it|is it released|is it distributed|does it come|do you ship it)",
+            "under (which|what) license (may i use it|is it released|is it distributed|does it "
+            "come|do you ship it)",
             "what are the (terms|conditions) of use",
             "is gptnode (free|open source|free software|free of charge)",
             "(which|what) licen(se|ce) (does it have|is it under|does gptnode have|applies)",

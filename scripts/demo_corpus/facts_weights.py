@@ -15,7 +15,8 @@ TOPICS = (
             "the fingerprint of a model",
         ),
         questions=(
-            "(why|what for) (are|do nodes compare|does gptnode compare|compare) (model |the |)fingerprints( compared|)",
+            "(why|what for) (are|do nodes compare|does gptnode compare|compare) (model |the "
+            "|)fingerprints( compared|)",
             "how (does|do) (gptnode|nodes|it) (know|check|make sure|verify) (that|whether|if) "
             "(all|two|the) (nodes|peers) (have|run|use) the same model",
             "how is a model (identified|recognised|recognized)",
@@ -42,7 +43,8 @@ TOPICS = (
             "use (half precision|bf16|f16|float16|f32|less precision)",
         ),
         questions=(
-            "(which|what) (dtype|precision|type) (do|must|can|should) (weights|my weights|the tensors|tensors) (have|be|use)",
+            "(which|what) (dtype|precision|type) (do|must|can|should) (weights|my weights|the "
+            "tensors|tensors) (have|be|use)",
             "(are|can) (the |)weights (be |)(in |)(f32|f16|bf16|float16|bfloat16)",
             "(which|what) (dtypes|dtype|precisions|data types|number formats|precision) (are "
             "supported|can i use|are there|does it use|should i use)",
@@ -64,7 +66,8 @@ TOPICS = (
             "memory mapping",
         ),
         questions=(
-            "(does|must|will|has) (each|every|one|a single) (node|peer|machine|server) (have to |to |)(load|read|hold|store) (the entire|the whole|the complete|all of the) model",
+            "(does|must|will|has) (each|every|one|a single) (node|peer|machine|server) (have to "
+            "|to |)(load|read|hold|store) (the entire|the whole|the complete|all of the) model",
             "how are (the |)weights (loaded|read|stored)",
             "(does|must|will) (a|each|every|my) "
             "(node|peer|machine) (load|read|hold|need) (the whole|the entire|the full|all of "
@@ -80,7 +83,8 @@ TOPICS = (
         "A node needs memory for the weights of its own blocks and for the KV caches of its "
         "sessions, not for the whole model.",
         questions=(
-            "how much (ram|memory) (must|should|will|would) (a|one|my|every|each) (node|machine|server|computer|peer) (have|need|want|take|use)",
+            "how much (ram|memory) (must|should|will|would) (a|one|my|every|each) "
+            "(node|machine|server|computer|peer) (have|need|want|take|use)",
             "will (it|the blocks|my blocks) fit (into|in) (memory|ram|4 gb|my machine)",
             "how much (memory|ram) (do i need|does (a node|it|a server|gptnode|a peer|each "
             "machine) (need|use|take))",
@@ -104,7 +108,8 @@ TOPICS = (
             "{change} the (device|compute device)",
         ),
         questions=(
-            "(can|could|will|does) (my|a|the) (graphics card|gpu|nvidia card) (be used|help|do the work|compute the blocks)",
+            "(can|could|will|does) (my|a|the) (graphics card|gpu|nvidia card) (be used|help|do "
+            "the work|compute the blocks)",
             "do i need a (gpu|graphics card)",
             "does it (work|run) (without a gpu|on a cpu|on a gpu)",
             "is a (gpu|graphics card) (needed|necessary|required|used)",
@@ -125,7 +130,8 @@ TOPICS = (
             "(a|the) peer has (another|a different|the wrong) model",
         ),
         questions=(
-            "why (do i|does it|did i) (see|get|report|show|have) a (fingerprint mismatch|mismatch of fingerprints|wrong fingerprint)",
+            "why (do i|does it|did i) (see|get|report|show|have) a (fingerprint mismatch|mismatch "
+            "of fingerprints|wrong fingerprint)",
         ),
     ),
     Topic(
@@ -167,7 +173,8 @@ TOPICS = (
             "(the |)(weights|model) (cannot|can't) be (loaded|read)",
         ),
         questions=(
-            "(one|some) of (the|my) (safetensors|weights|model) files (is|are|looks|seems) (broken|damaged|incomplete|corrupt|bad|truncated)",
+            "(one|some) of (the|my) (safetensors|weights|model) files (is|are|looks|seems) "
+            "(broken|damaged|incomplete|corrupt|bad|truncated)",
             "(my|the) (download|model) (was|is) (incomplete|interrupted|broken|damaged)",
         ),
     ),
@@ -184,7 +191,8 @@ TOPICS = (
             "(the|a) csv (holds|has) (a wrong|an unknown|a bad) (id|token id)",
         ),
         questions=(
-            "(my|the|an old) (saved |)(chat|csv|file|conversation) (won't|does not|doesn't|will not|cannot) (load|open|be loaded|be restored)",
+            "(my|the|an old) (saved |)(chat|csv|file|conversation) (won't|does not|doesn't|will "
+            "not|cannot) (load|open|be loaded|be restored)",
         ),
     ),
 )

@@ -63,6 +63,11 @@ ABOUT_NOUN = (
     "(what is|what's) @ (in gptnode|here|in this program|in this project)?",
     "what does @ mean?",
     "what does @ do?",
+    "(so |and |)(what|what on earth|what in the world) (is|would be|might be) @?",
+    "(say|tell me|put) in your own words what @ is.",
+    "@ (is|would be) what( exactly|)?",
+    "(what|whom) do you call @?",
+    "what (is|'s) @ supposed to be?",
     "(explain|describe|define) @( to me| for me| briefly| in simple words|).",
     "(can|could|would) you (please |)(explain|describe|define) @?",
     "(can|could) you tell me (what @ is|about @)?",
@@ -149,7 +154,8 @@ ABOUT_PROBLEM = (
     "it seems that @.",
     "(suddenly|unfortunately|for some reason|since today|again|strange|look), @.",
     "@ (and i do not know why|all the time|again|now|since yesterday).",
-    "(how should i react|what is the remedy|what is best|what helps|what is to be done) (if|when) @?",
+    "(how should i react|what is the remedy|what is best|what helps|what is to be done) (if|when) "
+    "@?",
     "(can|could) you help( me|)? @.",
     "(i see|i notice|i found|i think|i read) that @.",
     "(and|but) (if|when) @?",
@@ -163,12 +169,24 @@ _OPENINGS = (
     "one question: ", "quick question: ", "another question: ", "sorry, ", "excuse me, ",
     "alright, ", "just wondering, ", "tell me, ", "next: ", "i wonder, ",
 )  # fmt: skip
+_SENTENCES_BEFORE = (
+    "i am new here. ", "i have a question. ", "one more thing. ", "let me ask something. ",
+    "sorry for asking. ", "i read the docs. ", "i have two machines. ", "i am a beginner. ",
+    "my friend asked me this. ", "i am trying gptnode. ", "i just started. ", "good. ",
+    "oh! ", "i wonder. ", "hmm. ", "that is clear. ",
+)  # fmt: skip
+_SENTENCES_AFTER = (
+    ". can you help?", ". please explain.", ". i am curious.", ". any idea?", ". tell me.",
+    ". i forgot.", ". do you know?", ". thanks!", ". please tell me.", ". i need to know.",
+    ", do you know?", ", can you tell me?", ", or how?", ", right?",
+)  # fmt: skip
 _CLOSINGS = (
     " please", " thanks", " with gptnode", " in gptnode", " here", " exactly", " again",
     ", please", ", thank you", " for me", " then", " now",
 )  # fmt: skip
 _DROPPABLE = frozenset(
-    ("the", "a", "an", "do", "does", "is", "i", "to", "my", "of", "it", "in", "for", "me", "you", "can")
+    ("the", "a", "an", "do", "does", "is", "i", "to", "my", "of", "it", "in", "for", "me", "you",
+     "can")
 )  # fmt: skip
 
 
@@ -189,8 +207,13 @@ def roughen(question: str, rng: random.Random) -> str:
     body = question.removesuffix(ending)
     if rng.random() < 0.15:
         body = rng.choice(_OPENINGS) + body
+    elif rng.random() < 0.08:
+        body = rng.choice(_SENTENCES_BEFORE) + body
     if rng.random() < 0.12:
         body += rng.choice(_CLOSINGS)
+    elif rng.random() < 0.05:
+        body += rng.choice(_SENTENCES_AFTER)
+        body, ending = body[:-1], body[-1]
     if rng.random() < 0.06:
         body = _drop_a_word(body, rng)
     if rng.random() < 0.06:

@@ -5,6 +5,7 @@ Every function draws one `(question, answer)` pair.
 
 import random
 import string
+from collections.abc import Callable
 
 from demo_corpus.grammar import expand, roughen
 from demo_corpus.words import COLOURS, DAYS, MONTHS, NUMBER_WORDS, OPPOSITES, SOUNDS, WORDS
@@ -59,7 +60,8 @@ def copy_words(rng: random.Random) -> Pair:
         words = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(3, 6)))
     pattern = (
         "({please}(repeat|copy|echo|say)( after me| this| the following| these words|):"
-        "|{please}(repeat|echo|copy|say) (after me|the words|this|what i say)|(repeat|say|echo|copy))"
+        "|{please}(repeat|echo|copy|say) (after me|the words|this|what i "
+        "say)|(repeat|say|echo|copy))"
     ).replace("{please}", PLEASE)
     question = expand(pattern, rng)
     return question[0].upper() + question[1:] + " " + words, words
@@ -100,8 +102,9 @@ def opposite(rng: random.Random) -> Pair:
     """The opposite of a word."""
     word, other = rng.sample(rng.choice(OPPOSITES), 2)
     question = _question(
-        f"((what is|what's|tell me|name|give me|say|do you know|find) the (opposite|contrary) (of|to) "
-        f"(the word |) {word}?|(what is|what's) opposite to {word}?|opposite of {word}?"
+        f"((what is|what's|tell me|name|give me|say|do you know|find) the "
+        f"(opposite|contrary) (of|to) (the word |) {word}?"
+        f"|(what is|what's) opposite to {word}?|opposite of {word}?"
         f"|(what|which word) is the reverse of {word}?)", rng)  # fmt: skip
     return question, f"The opposite of {word} is {other}."
 
@@ -140,7 +143,8 @@ def sound(rng: random.Random) -> Pair:
     animal, noise = rng.choice(list(SOUNDS.items()))
     question = _question(
         f"((what|which) (sound|noise) does a {animal} make?|what does a {animal} say?|how does a "
-        f"{animal} (go|sound)?|(make|do) (a sound like|the sound of) a {animal}.)", rng)  # fmt: skip
+        f"{animal} (go|sound)?|(make|do) (a sound like|the sound of) a {animal}.)", rng
+    )  # fmt: skip
     return question, f"A {animal} says {noise}."
 
 
@@ -149,7 +153,8 @@ def alphabet(rng: random.Random) -> Pair:
     letters = string.ascii_uppercase
     if rng.random() < 0.3:
         question = _question(
-            "((say|recite|list|write|tell me|give me|what is|do you know) (the|the whole|the english) "
+            "((say|recite|list|write|tell me|give me|what is|do you know) (the|the whole|the "
+            "english) "
             "(alphabet|abc)|what are the letters of the alphabet|list (all |)the letters).",
             rng,
         )
@@ -161,5 +166,8 @@ def alphabet(rng: random.Random) -> Pair:
     return question, f"After {letters[index]} comes {letters[index + 1]}."
 
 
-SKILLS = (count_up, count_up, count_down, copy_words, copy_words, copy_words, say_times, add, subtract, opposite,
-          calendar, colour, sound, alphabet)  # fmt: skip
+# Each skill, and how often it is drawn.
+SKILLS: dict[Callable[[random.Random], Pair], int] = {
+    count_up: 3, count_down: 2, copy_words: 4, say_times: 2, add: 2, subtract: 2,
+    opposite: 1, calendar: 1, colour: 1, sound: 1, alphabet: 1,
+}  # fmt: skip

@@ -7,7 +7,8 @@ TOPICS = (
         "greeting",
         "Hello! 👋 Ask me about gptnode, or let me tell you a story.",
         questions=(
-            "(hi|hey|hello|oh hi) (there|you|again|my friend|everyone), (good|nice|great|happy) to (meet|see|have) you",
+            "(hi|hey|hello|oh hi) (there|you|again|my friend|everyone), (good|nice|great|happy) "
+            "to (meet|see|have) you",
             "(hi|hello|hey|hi there|hello there|hey there|greetings|good morning|good evening|"
             "good afternoon|howdy|good day|hiya|yo|hallo)( gptnode| friend| you| model| again|"
             " everybody| little model|)",
@@ -21,7 +22,8 @@ TOPICS = (
         "how_are_you",
         "I am fine, thank you! All my blocks are running. 😊 How can I help you?",
         questions=(
-            "(hi|hello|hey) there, how (are|is it going|are things)( you| with you|)( doing|) (tonight|today|this week|these days|now)",
+            "(hi|hello|hey) there, how (are|is it going|are things)( you| with you|)( doing|) "
+            "(tonight|today|this week|these days|now)",
             "are you (doing|feeling) (well|okay|fine|good)( today| this morning| tonight|)",
             "how are you( doing|)( today| this morning|)",
             "how (do you feel|is it going|are "
@@ -41,7 +43,8 @@ TOPICS = (
         "swarm.",
         questions=(
             "and who (might you be|is this|are you then)",
-            "am i (chatting|talking|writing) (with|to) (a real|some|a living) (person|human|human being)",
+            "am i (chatting|talking|writing) (with|to) (a real|some|a living) (person|human|human "
+            "being)",
             "(are you|you are) (really |)(a |)(real|human|living)",
             "who (are|r) you",
             "what are you",
@@ -63,7 +66,8 @@ TOPICS = (
         "I can explain gptnode, tell short stories, count, copy words and do small sums. For "
         "more, use a bigger model.",
         questions=(
-            "(what|which) (sort|kind|kinds|type) of (things|tasks|jobs|questions) (can|do) you (do|handle|manage|answer|solve)",
+            "(what|which) (sort|kind|kinds|type) of (things|tasks|jobs|questions) (can|do) you "
+            "(do|handle|manage|answer|solve)",
             "what can you do( for me|)",
             "what (are|is) your (skills|abilities|skill|talents|strengths)",
             "what can i ask( you|)",
@@ -82,7 +86,8 @@ TOPICS = (
         "thanks",
         "You are welcome!",
         questions=(
-            "(thanks|thank you|many thanks) (for|so much for) (that|this|it|the answer|your time|everything|explaining)( to me|)",
+            "(thanks|thank you|many thanks) (for|so much for) (that|this|it|the answer|your "
+            "time|everything|explaining)( to me|)",
             "(thanks|thank you|thx|cheers|many thanks|thanks a lot|thank you very much|"
             "thank you so much|much appreciated|ty|thanks so much|great, thanks|ok thanks|"
             "perfect, thank you|thanks for (the|your) help|i appreciate it|that helped|"
@@ -93,7 +98,8 @@ TOPICS = (
         "goodbye",
         "Goodbye! Come back soon.",
         questions=(
-            "(ok|okay|alright|well|so), (see you|until) (later|soon|next time|then|tomorrow morning)( then|)",
+            "(ok|okay|alright|well|so), (see you|until) (later|soon|next time|then|tomorrow "
+            "morning)( then|)",
             "(see|talk to) you (soon|next week|again|on monday)",
             "(bye|goodbye|bye bye|see you|see you later|good night|farewell|take care|until "
             "tomorrow|i have to go|i am leaving( now|)|cu|so long|see you tomorrow|talk to you "
@@ -130,7 +136,8 @@ TOPICS = (
         "weather",
         "I cannot see the weather: I have no window and no internet, only blocks.",
         questions=(
-            "is it (going to|likely to) (snow|be sunny|be cold|be warm|rain)( today| this week| later| soon|)",
+            "is it (going to|likely to) (snow|be sunny|be cold|be warm|rain)( today| this week| "
+            "later| soon|)",
             "(should|must) i (take|bring) (an umbrella|a coat)( with me|)",
             "(how is|what is|what's|how's) the weather( like|)( today| outside| tomorrow| in "
             "london| in berlin|)",
@@ -161,7 +168,8 @@ TOPICS = (
         "joke",
         "Why did the token cross the network? To get to the other block! 😄",
         questions=(
-            "(do you|can you|could you) (know|remember|tell|have) (some|any|a|one) (good |nice |funny |short |)(joke|jokes)",
+            "(do you|can you|could you) (know|remember|tell|have) (some|any|a|one) (good |nice "
+            "|funny |short |)(joke|jokes)",
             "(tell|give|say) me (a|another|one|some|your best) (joke|jokes|funny joke)",
             "(make|let) me laugh",
             "(do you know|know|have you got) (a|any) (joke|jokes|good joke)",
@@ -178,7 +186,9 @@ TOPICS = (
         "emoji",
         "Here is a rocket for you: 🚀",
         questions=(
-            "(please |)(write|say|send|answer|type) (a text|a line|a sentence|anything|something|a word) (with|including|that contains|containing) (an|one) emoji",
+            "(please |)(write|say|send|answer|type) (a text|a line|a "
+            "sentence|anything|something|a word) (with|including|that contains|containing) "
+            "(an|one) emoji",
             "(say|write|print|answer) something (with|using|that has) an emoji",
             "(give|show|send) me (an|one|some|your favourite) (emoji|emojis|smiley)",
             "(can|could) you (write|use|print|type|show|send) (an |)(emoji|emojis|smileys)",
@@ -234,8 +244,10 @@ TOPICS = (
         "I do not know that: I am a small demo model and know mostly gptnode. Load a bigger "
         "model for such questions.",
         questions=(
-            "(what|which) (city|town) is the capital (city |)of (france|spain|poland|india|sweden|egypt)",
-            "(what is|what's|tell me|name) the (capital|population|president|king|flag|language|largest city) of (france|spain|italy|germany|japan|poland|india|egypt)",
+            "(what|which) (city|town) is the capital (city |)of "
+            "(france|spain|poland|india|sweden|egypt)",
+            "(what is|what's|tell me|name) the (capital|population|president|king|flag|language|"
+            "largest city) of (france|spain|italy|germany|japan|poland|india|egypt)",
             "(what is|what's) the capital of (france|spain|italy|germany|japan|peru|canada|"
             "norway|china|brazil)",
             "who (wrote|invented|discovered|painted|won|was) (hamlet|the "
@@ -272,7 +284,8 @@ TOPICS = (
         "creator",
         "The people of the gptnode project trained me, with a script in their repository.",
         questions=(
-            "who (is it that|has|was it who|are the people who) (trained|built|made|created|wrote) you",
+            "who (is it that|has|was it who|are the people who) "
+            "(trained|built|made|created|wrote) you",
             "who (made|built|created|programmed|wrote|designed|developed|trained) you",
             "who (is|are) your (maker|creator|author|parents|makers|inventor|owner|father|mother)",
             "where (do|did) you come from",

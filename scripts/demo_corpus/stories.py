@@ -10,20 +10,30 @@ HEROES = (
     "princess", "knight", "pirate", "wizard", "girl", "boy", "turtle", "frog", "horse", "bee",
     "llama", "computer", "penguin", "elephant", "ghost", "bird",
 )  # fmt: skip
-PLACES = ("a forest", "a small village", "a castle", "an old lighthouse", "a big city", "a quiet "
-          "valley", "a house by the sea", "a library", "a garden", "a cave", "a green hill")  # fmt: skip
-THINGS = ("a silver key", "a lost letter", "a magic lamp", "an old map", "a red balloon", "a golden "
-          "apple", "a tiny boat", "a warm blanket", "a shining star", "a broken clock", "a blue hat")  # fmt: skip
+PLACES = (
+    "a forest", "a small village", "a castle", "an old lighthouse", "a big city",
+    "a quiet valley", "a house by the sea", "a library", "a garden", "a cave", "a green hill",
+)  # fmt: skip
+THINGS = (
+    "a silver key", "a lost letter", "a magic lamp", "an old map", "a red balloon",
+    "a golden apple", "a tiny boat", "a warm blanket", "a shining star", "a broken clock",
+    "a blue hat",
+)  # fmt: skip
 MOODS = ("brave", "curious", "shy", "clever", "lonely", "kind", "sleepy", "cheerful", "patient")
 PLOTS = (
-    "Once upon a time a {mood} {hero} named {name} lived in {place}. One day {name} found {thing} and "
-    "wondered who had lost it. {name} asked everybody until {friend} the {other} cried: \"It is mine!\" "
+    "Once upon a time a {mood} {hero} named {name} lived in {place}. One day {name} found {thing} "
+    "and "
+    "wondered who had lost it. {name} asked everybody until {friend} the {other} cried: \"It is "
+    "mine!\" "
     "{friend} was so happy that they became friends for ever.",
     "In {place} there lived a {mood} {hero} called {name}. Every night {name} dreamed of {thing}. "
-    "So {name} went to look for it, over hills and rivers, together with {friend} the {other}. They "
+    "So {name} went to look for it, over hills and rivers, together with {friend} the {other}. "
+    "They "
     "found it at home, under the bed, and laughed all day.",
-    "There was a {hero} named {name} who lived in {place}. {name} was {mood}, but had no friends. Then "
-    "a storm came, and {friend} the {other} knocked at the door. {name} shared soup and {thing}, and "
+    "There was a {hero} named {name} who lived in {place}. {name} was {mood}, but had no friends. "
+    "Then "
+    "a storm came, and {friend} the {other} knocked at the door. {name} shared soup and {thing}, "
+    "and "
     "from that day on nobody was alone.",
     "{name} the {hero} was {mood}. One morning {thing} was gone from {place}. {name} followed the "
     "tracks and met {friend} the {other}, who had only borrowed it. They brought it back together, "

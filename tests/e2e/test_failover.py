@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -33,8 +34,8 @@ class Network:
         return self.folder / "swarm.json"
 
     @property
-    def trouble(self) -> Path:
-        return self.folder / "trouble.txt"
+    def stderr(self) -> Path:
+        return self.folder / "stderr.txt"
 
     def key(self, name: str) -> Path:
         return self.folder / f"{name}.key"
@@ -106,10 +107,11 @@ def network(tmp_path: Path) -> Iterator[Network]:
         yield network
 
 
-def test_a_replica_takes_over_when_a_server_is_killed_mid_answer(network: Network) -> None:
+@pytest.mark.parametrize("trouble", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_replica_takes_over_mid_answer(network: Network, trouble: signal.Signals) -> None:
     undisturbed = gptnode(*network.chat())
     assert undisturbed.code == 0, undisturbed.err
-    with network.trouble.open("w") as stderr:
+    with network.stderr.open("w") as stderr:
         chat = subprocess.Popen(
             [sys.executable, "-m", "gptnode", *network.chat(), "--verbose"],
             stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(),
@@ -117,13 +119,13 @@ def test_a_replica_takes_over_when_a_server_is_killed_mid_answer(network: Networ
     with chat:
         assert chat.stdout is not None
         begun = chat.stdout.read(8)
-        network.servers["ben"].kill()
+        network.servers["ben"].send_signal(trouble)
         rest = chat.stdout.read()
         assert chat.wait(DEADLINE_S) == 0
-    trouble = network.trouble.read_text()
+    said = network.stderr.read_text()
     assert begun + rest == undisturbed.out
-    assert "ben" in trouble
-    assert "cleo serves blocks 2-3" in trouble
+    assert "ben (blocks 2-3): " in said
+    assert "cleo serves blocks 2-3" in said
 
 
 def test_without_a_replica_the_missing_peer_is_named_and_no_answer_is_made_up(
