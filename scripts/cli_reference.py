@@ -68,7 +68,7 @@ def _section(command: click.Command, context: click.Context) -> str:
     rows = [
         record
         for param in command.get_params(context)
-        if isinstance(param, click.Option) and param.name not in ("debug", "help")
+        if isinstance(param, click.Option) and not {"--debug", "--help"} & set(param.opts)
         if (record := param.get_help_record(context)) is not None
     ]
     if rows:

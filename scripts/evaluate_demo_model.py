@@ -10,16 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-import torch
-from demo_corpus.dialogues import ANSWERS, HeldOut, Message, held_out
+import trio
+from demo_corpus.dialogues import ANSWERS, HeldOut, held_out
 from rich.console import Console
 from rich.progress import track
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+
+from gptnode.model.sampler import Sampling
+from gptnode.node.answer import Answer, AnswerSettings
+from gptnode.node.client import Client
+from gptnode.node.config import ClientConfig
+from gptnode.node.runtime import open_client
+from gptnode.text.conversation import Conversation
 
 MODEL_DIR = Path(__file__).resolve().parent.parent / "gptnode" / "demo" / "model"
 MAX_NEW_TOKENS = 160
@@ -37,20 +38,6 @@ class Result:
     ended: bool
 
 
-@torch.inference_mode()
-def answer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, messages: list[Message]
-) -> tuple[str, bool]:
-    """Decode greedily; return the answer, and whether the model ended its turn by itself."""
-    prompt = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    output = model.generate(**prompt, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-    ids = output[0, prompt["input_ids"].shape[1] :].tolist()
-    ended = ids[-1] == tokenizer.eos_token_id
-    return tokenizer.decode(ids, skip_special_tokens=True), ended
-
-
 def is_right(text: str, entry: HeldOut) -> bool:
     """Compare an answer with what the held-out list demands."""
     if "topic" in entry:
@@ -58,16 +45,28 @@ def is_right(text: str, entry: HeldOut) -> bool:
     return all(part in text for part in entry["must"])
 
 
-def evaluate(model_dir: Path) -> list[Result]:
-    """Ask the model in `model_dir` every held-out question, each in a chat of its own."""
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16).eval()
+async def answer(client: Client, question: str) -> Answer:
+    """Answer greedily, in a chat of its own."""
+    prompt = Conversation(client.tokenizer, client.template).ask(question)
+    settings = AnswerSettings(Sampling(temperature=0.0), MAX_NEW_TOKENS, client.default_stop)
+    answering = client.answer(prompt, settings)
+    async for _ in answering:
+        pass
+    return answering.result()
+
+
+async def evaluate(model_dir: Path) -> list[Result]:
+    """Ask the model in `model_dir` every held-out question, as `gptnode chat` would."""
     results = []
-    for entry in track(held_out(), "asking", console=Console(stderr=True)):
-        message = {"role": "user", "content": entry["question"]}
-        text, ended = answer(model, tokenizer, [message])
-        expected = [ANSWERS[entry["topic"]]] if "topic" in entry else entry["must"]
-        results.append(Result(message["content"], text, expected, is_right(text, entry), ended))
+    async with open_client(
+        ClientConfig(model_dir=model_dir, threads=1), report=lambda line: None
+    ) as client:
+        for entry in track(held_out(), "asking", console=Console(stderr=True)):
+            given = await answer(client, entry["question"])
+            expected = [ANSWERS[entry["topic"]]] if "topic" in entry else entry["must"]
+            right = is_right(given.text, entry)
+            ended = given.stop_reason == "end"
+            results.append(Result(entry["question"], given.text, expected, right, ended))
     return results
 
 
@@ -77,7 +76,7 @@ def evaluate(model_dir: Path) -> list[Result]:
 @click.option("--show-failures", is_flag=True, help="Print the wrong answers too.")
 def main(model_dir: Path, as_json: bool, show_failures: bool) -> None:
     """Print how many of the held-out questions a model answers correctly."""
-    results = evaluate(model_dir)
+    results = trio.run(evaluate, model_dir)
     right = sum(result.right for result in results)
     ended = sum(result.ended for result in results)
     if as_json:

@@ -124,26 +124,47 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line (``sys.argv`` unless told) and exit.
 
     The exit code is 0, that of the `GptNodeError`, 2 for usage errors, 70 for bugs, 130 after
-    Ctrl-C, 141 if nobody reads the output any more.
+    Ctrl-C, 141 if nobody reads the output any more, 143 after SIGTERM.
     """
-    debugging = Debugging()
+    if "_GPTNODE_COMPLETE" in os.environ:  # a shell asks for completions
+        cli.main(prog_name="gptnode")
+    code = _run(sys.argv[1:] if argv is None else list(argv))
+    if argv is None:
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    """The exit code of a command line; errors are said."""
     # What libraries of ours log is for servers, whose command sets logs up. Without any handler
     # Python would print warnings into the middle of a chat.
     logging.getLogger("gptnode").addHandler(logging.NullHandler())
-    if "_GPTNODE_COMPLETE" in os.environ:  # a shell asks for completions
-        cli.main(prog_name="gptnode")
+    debugging = Debugging()
     try:
         # Not through cli.main: it prints usage errors in four lines, and takes EOFError for Ctrl-C
         # and a broken pipe for exit code 1.
-        args = sys.argv[1:] if argv is None else list(argv)
         with cli.make_context("gptnode", args, obj=debugging) as context:
             cli.invoke(context)
     except click.exceptions.Exit as ending:
-        sys.exit(ending.exit_code)
-    except SystemExit:
-        raise
+        return ending.exit_code
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except BaseException as error:
         if debugging.wanted:
             traceback.print_exc()
-        sys.exit(report_failure(error))
-    sys.exit(0)
+        return report_failure(error)
+    return 0
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Exit without taking the interpreter apart.
+
+    With torch in it that costs half a second of a core, in every server of a demo too. Whatever
+    has to be closed belongs to a block that has ended by now; only the output is left.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as error:
+        code = report_failure(error) if isinstance(error, BrokenPipeError) else 1
+    os._exit(code)

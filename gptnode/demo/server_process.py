@@ -19,7 +19,7 @@ from gptnode.errors import GptNodeError, PeerTimeoutError
 
 __all__ = ["ServerProcess", "server_environment", "start_server"]
 
-STOP_TIMEOUT_S = 3.0
+STOP_TIMEOUT_S = 5.0
 CHUNK_BYTES = 4096
 LOG_TAIL_LINES = 3
 LOG_TAIL_BYTES = 8192
