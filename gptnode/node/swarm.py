@@ -178,7 +178,7 @@ class Swarm:
             waits = [t.until_s for peer in busy if (t := self._health.trouble(peer)) is not None]
             if not waits or min(waits) > deadline_s or not self._way_but_for(busy):
                 self._health.forgive_all()  # who tries again wants every peer asked again
-                raise causes[0] if len(causes) == 1 else no_route
+                raise _why(causes, no_route)
             await trio.sleep_until(min(waits))
 
     def _way_but_for(self, busy: frozenset[str]) -> bool:
@@ -281,3 +281,12 @@ class Swarm:
             if isinstance(stage, RemoteStage) and stage.peer_id == peer_id:
                 return stage.round_trip_s
         return None
+
+
+def _why(causes: list[GptNodeError], no_route: RouteError) -> GptNodeError:
+    """The one error to show: a trouble that all peers share (they refuse, say) or each peer's."""
+    kinds = {type(cause) for cause in causes}
+    if len(causes) == 1 or (len(kinds) == 1 and PeerUnreachableError not in kinds):
+        return causes[0]
+    reasons = "; ".join(cause.detail for cause in causes)
+    return RouteError(f"{no_route.detail}: {reasons}") if reasons else no_route

@@ -28,6 +28,7 @@ MACROS = {
     "my": "(my|the|a|this)",
 }
 
+LOOSE_QUESTIONS = 0.3  # how many questions are a core among any words
 _CHOICE = re.compile(r"\(([^()]*)\)")
 _MACRO = re.compile(r"\{(\w+)\}")
 
@@ -164,6 +165,26 @@ ABOUT_PROBLEM = (
     "what is gptnode doing (if|when) @?",
 )
 _SHAPES = (ABOUT_NOUN, ABOUT_ACTION, ABOUT_PROBLEM, ("@",))
+# Words around the core of a question that don't tell which topic it is about.
+_FILLERS_BEFORE = (
+    "what", "what is", "what's", "how", "how does", "how is", "why", "when", "where", "which",
+    "who", "is", "are", "can", "can i", "could", "would", "will", "do", "does", "do you", "i",
+    "we", "my friend", "a user", "somebody", "they", "you", "the docs", "the readme", "please",
+    "just", "really", "quickly", "tell", "tell me", "explain", "describe", "show", "about",
+    "with", "for", "of", "on", "the word", "the notion of", "the concept of", "the expression",
+    "this", "that", "it", "mentioned", "said", "wants", "asked about", "needs", "should", "must",
+    "to", "there", "in short", "today", "actually", "then", "teach me", "give me", "some words",
+    "information", "help", "the purpose of", "the point of", "the use of", "role", "sort of",
+    "kind of", "want to", "need to", "like to", "try to", "the way to", "possible to", "now",
+    "if", "because", "and", "so", "but", "hello", "question", "not sure", "learn", "know",
+)  # fmt: skip
+_FILLERS_AFTER = (
+    "what", "how", "why", "is it", "what is it", "what is that", "please", "today", "again",
+    "here", "there", "now", "then", "for me", "to me", "in short", "in general", "at all",
+    "mean", "do", "work", "about", "good for", "help", "exactly", "really", "and why", "and how",
+    "or not", "if possible", "anyway", "with it", "in this case", "on my side", "you know",
+    "right", "one day", "for us", "like this", "or what", "in detail", "quickly", "somehow",
+)  # fmt: skip
 _OPENINGS = (
     "please ", "hi, ", "hey, ", "hello, ", "ok, ", "okay, ", "so ", "well, ", "now ", "and ",
     "one question: ", "quick question: ", "another question: ", "sorry, ", "excuse me, ",
@@ -184,10 +205,6 @@ _CLOSINGS = (
     " please", " thanks", " with gptnode", " in gptnode", " here", " exactly", " again",
     ", please", ", thank you", " for me", " then", " now",
 )  # fmt: skip
-_DROPPABLE = frozenset(
-    ("the", "a", "an", "do", "does", "is", "i", "to", "my", "of", "it", "in", "for", "me", "you",
-     "can")
-)  # fmt: skip
 
 
 def ask(topic: Topic, rng: random.Random) -> str:
@@ -197,12 +214,29 @@ def ask(topic: Topic, rng: random.Random) -> str:
                for patterns, shapes in zip(kinds, _SHAPES, strict=True)]  # fmt: skip
     (kind,) = rng.choices(range(len(kinds)), weights)
     core = expand(rng.choice(kinds[kind]), rng)
-    question = expand(rng.choice(_SHAPES[kind]), rng).replace("@", core)
+    if rng.random() < LOOSE_QUESTIONS:
+        question = _loosely(core, rng, is_whole=kind == len(kinds) - 1)
+    else:
+        question = expand(rng.choice(_SHAPES[kind]), rng).replace("@", core)
+    if rng.random() < 0.12:
+        question = _drop_a_word(question, rng)
+    if rng.random() < 0.06:
+        question = _misspell(question, rng)
     return roughen(question, rng)
 
 
+def _loosely(core: str, rng: random.Random, is_whole: bool) -> str:
+    """Put words around `core` without regard to grammar, so that it alone tells the topic."""
+    if rng.random() < 0.5:
+        core = re.sub(r"^(a|an|the|my) ", "", core)
+    n_before = rng.choice((0, 0, 1) if is_whole else (0, 1, 2, 2, 3, 4))
+    before = rng.choices(_FILLERS_BEFORE, k=n_before)
+    after = rng.choices(_FILLERS_AFTER, k=rng.choice((0, 0, 1, 1, 2)))
+    return " ".join((*before, core, *after)) + rng.choice("?.")
+
+
 def roughen(question: str, rng: random.Random) -> str:
-    """Write `question` as people type: politely, in lower case, without marks, with slips."""
+    """Write `question` as people type: politely, in lower case, without marks."""
     ending = question[-1] if question[-1] in ".?!" else ""
     body = question.removesuffix(ending)
     if rng.random() < 0.15:
@@ -214,10 +248,6 @@ def roughen(question: str, rng: random.Random) -> str:
     elif rng.random() < 0.05:
         body += rng.choice(_SENTENCES_AFTER)
         body, ending = body[:-1], body[-1]
-    if rng.random() < 0.06:
-        body = _drop_a_word(body, rng)
-    if rng.random() < 0.06:
-        body = _misspell(body, rng)
     if rng.random() < 0.55:
         body = re.sub(r"\bi\b", "I", body[0].upper() + body[1:])
     return body + (ending if rng.random() < 0.65 else "")
@@ -225,9 +255,8 @@ def roughen(question: str, rng: random.Random) -> str:
 
 def _drop_a_word(text: str, rng: random.Random) -> str:
     words = text.split(" ")
-    small = [index for index, word in enumerate(words) if word in _DROPPABLE]
-    if small and len(words) > 3:
-        del words[rng.choice(small)]
+    if len(words) > 4:
+        del words[rng.randrange(len(words))]
     return " ".join(words)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import trio
 
-from gptnode.errors import PeerUnreachableError, RouteError
+from gptnode.errors import MismatchError, PeerUnreachableError, RouteError
 from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.allow_list import AllowList
 from gptnode.node.block_server import BlockServer
@@ -194,6 +194,15 @@ async def test_two_missing_peers_are_both_named(with_replica: Bench, host: Memor
     host.kill("cleo")
     with pytest.raises(RouteError, match=r"ben.*cleo"):
         await with_replica.greedy(PROMPT, 1)
+
+
+async def test_a_trouble_that_all_peers_share_is_the_error_that_is_shown(
+    halves: Bench, host: MemoryHost
+) -> None:
+    for server in host.servers.values():
+        server.models.clear()
+    with pytest.raises(MismatchError, match="does not serve the model 'tiny'"):
+        await halves.greedy(PROMPT, 1)
 
 
 async def test_a_loading_peer_is_waited_for(
