@@ -9,6 +9,7 @@ from the root of the repository; needs tmux.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ from rich.console import Console
 from rich.text import Text
 
 ASK = ("What is a BlocksMap?", "How do I reroute around a failed peer?", "/map", "/stats")
-PROMPT_MARK = ">"
+READY = "ends the chat"
+FONT_FACE = re.compile(r"@font-face \{.*?\}", re.DOTALL)  # rich's point to a server on the web
 
 
 class Terminal:
@@ -51,6 +53,14 @@ class Terminal:
         """What stands there now; with ANSI colours if asked for."""
         return self._tmux("capture-pane", "-p", *(["-e"] if colours else []))
 
+    def wait_for(self, text: str, *, timeout_s: float = 90.0) -> None:
+        """Wait until ``text`` is on the screen."""
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self.screen():
+            if time.monotonic() > deadline_s:
+                raise click.ClickException(f"{text!r} didn't appear in {timeout_s:.0f} s")
+            time.sleep(0.1)
+
     def wait_until_still(self, *, timeout_s: float = 90.0, still_s: float = 2.5) -> None:
         """Wait until nothing has changed for ``still_s`` seconds."""
         deadline_s = time.monotonic() + timeout_s
@@ -75,14 +85,14 @@ def draw(screen: str, columns: int, out: Path) -> None:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi(screen.rstrip()))
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(console.export_svg(title="gptnode"))
+        out.write_text(FONT_FACE.sub("", console.export_svg(title="gptnode")))
 
 
 @click.command(help=__doc__)
 @click.option("--peers", default=2, show_default=True, help="Servers in the swarm.")
 @click.option("--ask", multiple=True, default=ASK, show_default=True, help="A line to type.")
-@click.option("--columns", default=92, show_default=True)
-@click.option("--rows", default=40, show_default=True)
+@click.option("--columns", default=104, show_default=True)
+@click.option("--rows", default=34, show_default=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -95,7 +105,7 @@ def main(peers: int, ask: tuple[str, ...], columns: int, rows: int, out: Path) -
     with Terminal(columns, rows) as terminal:
         terminal.type(f"clear; PATH={gptnode.parent}:$PATH; clear")
         terminal.type(f"gptnode demo --peers {peers}")
-        terminal.wait_until_still(still_s=5.0)
+        terminal.wait_for(READY)
         for line in ask:
             terminal.type(line)
             terminal.wait_until_still()
