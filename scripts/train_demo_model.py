@@ -262,7 +262,7 @@ def export(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
 @click.command(epilog=EXAMPLES)
 @click.option("--out", type=click.Path(path_type=Path), default=MODEL_DIR, help="Model folder.")
 @click.option("--checkpoints", type=click.Path(path_type=Path), default=CHECKPOINT_DIR)
-@click.option("--steps", default=5000, show_default=True, help="Length of the training.")
+@click.option("--steps", default=6200, show_default=True, help="Length of the training.")
 @click.option("--minutes", type=float, help="Length of the training in minutes, not in steps.")
 @click.option("--seed", default=0, show_default=True, help="For text, batches and weights.")
 @click.option("--threads", default=os.cpu_count(), show_default=True, help="CPU threads.")
