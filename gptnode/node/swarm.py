@@ -14,6 +14,7 @@ import trio
 from gptnode.errors import GptNodeError, NetworkError, PeerUnreachableError, RouteError
 from gptnode.model.shard import BlockStack
 from gptnode.net.host import Host
+from gptnode.net.identity import short_peer_id
 from gptnode.node.allow_list import AllowList
 from gptnode.node.compute import ComputeLane
 from gptnode.node.health import PeerHealth, TroubleKind
@@ -134,7 +135,7 @@ class Swarm:
         if peer_id is None:
             return "this node"
         entry = self.blocks_map.peer(peer_id) if self.blocks_map is not None else None
-        return entry.label if entry is not None else f"...{peer_id[-8:]}"
+        return entry.label if entry is not None else short_peer_id(peer_id)
 
     def hops(self) -> tuple[HopView, ...]:
         """The hops in use or, before the first token, those that would be used."""
@@ -211,6 +212,7 @@ class Swarm:
         """Open all hops at once; the stages that opened, in order, and the failures."""
         stages: dict[int, Stage] = {}
         failures: list[HopFailure] = []
+        own_errors: list[GptNodeError] = []
 
         async def open_one(index: int, hop: Hop) -> None:
             peer_id = hop.peer_ids[0] if hop.peer_ids else None
@@ -218,12 +220,21 @@ class Swarm:
                 stages[index] = await self._open_stage(hop.span, peer_id, max_tokens)
             except GptNodeError as error:
                 if peer_id is None or self._is_own(peer_id):
-                    raise
-                failures.append(HopFailure(peer_id, hop.span, error, was_open=False))
+                    own_errors.append(error)
+                else:
+                    failures.append(HopFailure(peer_id, hop.span, error, was_open=False))
 
-        async with trio.open_nursery() as nursery:
-            for index, hop in enumerate(route.hops):
-                nursery.start_soon(open_one, index, hop)
+        complete = False
+        try:
+            async with trio.open_nursery() as nursery:
+                for index, hop in enumerate(route.hops):
+                    nursery.start_soon(open_one, index, hop)
+            complete = not own_errors
+        finally:
+            if not complete:  # cancelled, or no peer can help: no session may be left behind
+                await Pipeline(tuple(stages.values())).aclose()
+        if own_errors:
+            raise own_errors[0]
         return tuple(stages[index] for index in sorted(stages)), failures
 
     async def _open_stage(self, span: Span, peer_id: str | None, max_tokens: int) -> Stage:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import trio
 
-from gptnode.errors import MismatchError, PeerUnreachableError, RouteError
+from gptnode.errors import MismatchError, ModelFileError, PeerUnreachableError, RouteError
 from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.allow_list import AllowList
 from gptnode.node.block_server import BlockServer
@@ -16,6 +16,7 @@ from gptnode.node.compute import ComputeLane
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
 from gptnode.node.pipeline import Pipeline
+from gptnode.node.stages import RemoteStage
 from gptnode.node.swarm import Swarm
 from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, RouteEntry
 from gptnode.span import Span
@@ -241,6 +242,42 @@ async def test_forgetting_ends_the_sessions_on_the_peers(halves: Bench, host: Me
     with trio.fail_after(5):
         while any(budget.sessions or budget.reserved_bytes for budget in budgets):  # noqa: ASYNC110
             await trio.sleep(0.005)
+
+
+async def test_stopping_while_peers_are_dialled_leaves_no_session_behind(
+    halves: Bench, host: MemoryHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anna_is_open = trio.Event()
+    open_remote = RemoteStage.open
+
+    async def only_anna(host: object, peer_id: str, *rest: object) -> RemoteStage:
+        if peer_id == "ben":
+            await trio.sleep_forever()
+        stage = await open_remote(host, peer_id, *rest)  # type: ignore[arg-type]
+        anna_is_open.set()
+        return stage
+
+    monkeypatch.setattr(RemoteStage, "open", only_anna)
+    async with trio.open_nursery() as answering:
+        answering.start_soon(halves.greedy, PROMPT, 1)
+        await anna_is_open.wait()
+        answering.cancel_scope.cancel()
+    budget = host.servers["anna"]._budget
+    with trio.fail_after(5):
+        while budget.sessions:  # noqa: ASYNC110
+            await trio.sleep(0.005)
+
+
+async def test_own_blocks_that_can_not_be_loaded_are_a_plain_error(
+    swarm_of: SwarmOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(self: ModelSource, span: Span) -> None:
+        raise ModelFileError(f"no blocks {span}")
+
+    split = swarm_of(("0-1", ("client",)), ("2-3", ("ben",)))
+    monkeypatch.setattr(ModelSource, "load_blocks", missing)
+    with pytest.raises(ModelFileError, match="0-1"):
+        await split.greedy(PROMPT, 1)
 
 
 async def test_later_turns_prefill_in_chunks_and_only_what_is_new(
