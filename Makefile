@@ -40,7 +40,9 @@ clean:  ## removes .venv, caches and build products
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
-$(STAMP): pyproject.toml constraints.txt
+KERNELS := setup.py $(wildcard gptnode/model/native/*.[ch]) gptnode/model/native/build.py
+
+$(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	@echo "setting up .venv (torch is large: this takes a minute or a few)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "gptnode needs Python 3.11 or later: make PYTHON=python3.11 ..." >&2; exit 1; }

@@ -33,6 +33,9 @@ class CommandSource:
 
 
 COMMANDS = {
+    "bench": CommandSource(
+        "gptnode.cli.bench", "bench_command", "Measure how fast a model runs, and where time goes."
+    ),
     "chat": CommandSource(
         "gptnode.cli.chat", "chat_command", "Chat over a swarm, or on this machine alone."
     ),
@@ -46,6 +49,9 @@ COMMANDS = {
         "gptnode.cli.ident", "id_command", "Create or show this node's identity and addresses."
     ),
     "map": CommandSource("gptnode.cli.map", "map_group", "Check and show BlocksMap files."),
+    "quantize": CommandSource(
+        "gptnode.cli.quantize", "quantize_command", "Write a model with 8-bit or 4-bit weights."
+    ),
     "serve": CommandSource(
         "gptnode.cli.serve", "serve_command", "Serve the blocks that a BlocksMap gives this node."
     ),

@@ -111,6 +111,7 @@ threads_option = click.option(
 
 dtype_option = click.option(
     "--dtype",
-    type=click.Choice(["bf16", "f16", "f32"]),
-    help="Compute in this dtype; beats the one in the BlocksMap and in the model's config.",
+    type=click.Choice(["bf16", "f16", "f32", "int8", "int4"]),
+    help="Compute in this dtype; beats the one in the BlocksMap and in the model's config. int8 and"
+    " int4 quantise the weights while they are loaded.",
 )

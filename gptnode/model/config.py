@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from gptnode.errors import ModelFileError, UnsupportedModelError
-from gptnode.model.dtypes import HF_DTYPES
+from gptnode.model.dtypes import HF_DTYPES, QUANTISED_BITS
 from gptnode.model.json_fields import JsonFields, parse_json_object, read_json_object
 
-__all__ = ["ROPE_KINDS", "ModelConfig", "RopeConfig"]
+__all__ = ["QUANT_METHOD", "QUANT_VERSION", "ROPE_KINDS", "ModelConfig", "RopeConfig"]
 
 CONFIG_FILE: Final = "config.json"
 GENERATION_FILE: Final = "generation_config.json"
+QUANT_METHOD: Final = "gptnode"
+QUANT_VERSION: Final = 1
+"""The form of `gptnode.model.quantised`: another layout or group would be another version."""
 ROPE_KINDS: Final = ("default", "linear", "dynamic", "yarn", "llama3")
 
 
@@ -51,7 +54,8 @@ class ModelConfig:
 
     ``n_heads`` query heads share ``n_kv_heads`` keys and values of width ``head_dim``.
     ``eos_ids`` joins those of generation_config.json (first) and config.json; empty if neither
-    names one. ``dtype`` (``bf16``, ``f16``, ``f32``) is what config.json says the weights are in.
+    names one. ``dtype`` (``bf16``, ``f16``, ``f32``; ``int8`` or ``int4`` where `gptnode quantize`
+    wrote the files) is what config.json says the weights are in.
     """
 
     vocab_size: int
@@ -169,14 +173,12 @@ def _check_supported(fields: JsonFields) -> None:
         raise UnsupportedModelError(
             f"{fields.where('hidden_act')} is {activation!r}; supported is 'silu'"
         )
-    if fields.has("quantization_config"):
-        raise UnsupportedModelError(
-            f"{fields.where('quantization_config')} is set; supported are weights in "
-            "bfloat16, float16 and float32"
-        )
 
 
 def _parse_dtype(fields: JsonFields) -> str:
+    quantised = fields.nested("quantization_config")
+    if quantised is not None:
+        return _parse_quantisation(quantised)
     name = "dtype" if fields.has("dtype") else "torch_dtype"
     spelled = fields.text(name, "float32").removeprefix("torch.")
     if spelled not in HF_DTYPES:
@@ -184,6 +186,27 @@ def _parse_dtype(fields: JsonFields) -> str:
             f"{fields.where(name)} is {spelled!r}; supported are {', '.join(HF_DTYPES)}"
         )
     return HF_DTYPES[spelled]
+
+
+def _parse_quantisation(fields: JsonFields) -> str:
+    """``int8`` or ``int4``: what `gptnode quantize` wrote."""
+    method = fields.raw("quant_method")
+    if method != QUANT_METHOD:
+        shown = repr(method)[:40]
+        raise UnsupportedModelError(
+            f"{fields.where('quant_method')} is {shown}, whose weights gptnode doesn't read; take "
+            "the model in bfloat16 and use `gptnode quantize DIR OUT` or the dtype int8 or int4"
+        )
+    version, bits = fields.count("version"), fields.count("bits")
+    if version != QUANT_VERSION:
+        raise UnsupportedModelError(
+            f"{fields.where('version')} is {version}; this gptnode reads version {QUANT_VERSION}: "
+            "quantise the original again with it"
+        )
+    for name, known in QUANTISED_BITS.items():
+        if known == bits:
+            return name
+    raise UnsupportedModelError(f"{fields.where('bits')} is {bits}; supported are 8 and 4")
 
 
 def _parse_rope(fields: JsonFields, max_positions: int, head_dim: int) -> RopeConfig:

@@ -73,6 +73,10 @@ class KVCache:
         self._dtype = dtype
         self._token_bytes = math.prod(shape[1:]) * dtype.itemsize
         self._written = [0] * len(span)
+        # What the kernels write to and read from: (number of blocks,) in int64 each.
+        self.key_addresses, self.value_addresses = (
+            torch.tensor([pair[side].address for pair in self._regions]) for side in (0, 1)
+        )
 
     @property
     def page_tokens(self) -> int:
@@ -114,13 +118,27 @@ class KVCache:
             # Said here, because a copy would broadcast rows and cast dtypes without a word.
             if new.shape != (batch, tokens, *head_shape) or new.dtype != self._dtype:
                 raise ValueError(f"can't append {new.dtype} {tuple(new.shape)} to this cache")
-        end = self.length + tokens
-        if end > self.max_tokens:
-            raise ContextError(f"{end} tokens don't fit in a context of {self.max_tokens} tokens")
+        end = self._end_after(tokens)
         index = block - self.span.start
         key_region, value_region = self._regions[index]
         self._written[index] = end
         return key_region.write(self.length, keys), value_region.write(self.length, values)
+
+    def claim(self, tokens: int) -> None:
+        """Make room for ``tokens`` in every block, for a caller that writes them by address.
+
+        ``key_addresses`` and ``value_addresses`` say where each block's region begins.
+
+        Raises:
+            ContextError: there is no room for so many.
+        """
+        if not self._regions:
+            raise ValueError("the cache is closed")
+        end = self._end_after(tokens)
+        for keys, values in self._regions:
+            keys.commit(end)
+            values.commit(end)
+        self._written = [end] * len(self._written)
 
     def advance(self, tokens: int) -> None:
         """Make the ``tokens`` that were appended to every block part of the context.
@@ -152,6 +170,12 @@ class KVCache:
         self._regions = []
         self._written = []
 
+    def _end_after(self, tokens: int) -> int:
+        end = self.length + tokens
+        if end > self.max_tokens:
+            raise ContextError(f"{end} tokens don't fit in a context of {self.max_tokens} tokens")
+        return end
+
 
 class _Region:
     """The keys or the values of one block, (max_tokens, B, n_kv_heads, head_dim)."""
@@ -172,6 +196,10 @@ class _Region:
             self._tensor = torch.empty(shape, dtype=dtype, device=device)
 
     @property
+    def address(self) -> int:
+        return self._tensor.data_ptr()
+
+    @property
     def bytes_reserved(self) -> int:
         return len(self._pages) if self._pages is not None else self._tensor.nbytes
 
@@ -183,8 +211,12 @@ class _Region:
         """Put ``new`` (B, T, H, D) at ``start``; returns (B, start + T, H, D), a view."""
         end = start + new.shape[1]
         self._tensor[start:end].copy_(new.transpose(0, 1))
-        self._committed_bytes = max(self._committed_bytes, self._pages_up_to(end))
+        self.commit(end)
         return self._tensor[:end].transpose(0, 1)
+
+    def commit(self, end: int) -> None:
+        """Take note that the tokens before ``end`` are about to be there."""
+        self._committed_bytes = max(self._committed_bytes, self._pages_up_to(end))
 
     def release(self, length: int) -> None:
         """Give back the pages that hold only tokens from ``length`` on."""

@@ -2,80 +2,92 @@
 
 Written for inference over a cache. They know hidden states and positions; not where weights come
 from, nor which other blocks there are. Rounding follows transformers: norms and rotations are
-computed in f32 and cast, matrix products run in the weights' dtype.
+computed in f32 and cast, matrix products run in the activations' dtype.
+
+Steps of a few rows in bf16 on the CPU don't come through here: see `gptnode.model.native.blocks`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptnode.model.config import ModelConfig
 from gptnode.model.kv_cache import KVCache
+from gptnode.model.linear import Linear, Scratch
 from gptnode.model.masks import MASK_ROWS, CausalMasks
+from gptnode.model.native import binding as native
+from gptnode.model.quantised import QuantisedWeight
 from gptnode.model.rope import rotate
 
-__all__ = ["Attention", "Block", "FeedForward", "RMSNorm", "StepContext", "attend"]
+__all__ = ["Attention", "Block", "FeedForward", "RMSNorm", "StepContext", "attend", "block_shapes"]
 
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What all blocks share in one step: the cache, the rotations of its tokens, the masks."""
+    """What all blocks share in one step: cache, rotations of its tokens, masks, scratch memory."""
 
     cache: KVCache
     cosines: Tensor
     sines: Tensor
     masks: CausalMasks
+    scratch: Scratch
 
 
-class RMSNorm(nn.Module):
-    """Zhang and Sennrich 2019 (arXiv 1910.07467): in f32, scaled by the weight after the cast."""
+@dataclass(frozen=True, slots=True)
+class RMSNorm:
+    """Zhang and Sennrich 2019 (arXiv 1910.07467): in f32, scaled by the weight after the cast.
 
-    def __init__(self, width: int, eps: float, device: torch.device | None = None) -> None:
-        """``eps`` keeps the root away from zero."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, device=device), requires_grad=False)
-        self.eps = eps
+    ``weight`` is (width,); ``eps`` keeps the root away from zero.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
+    weight: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
         """(..., width) -> the same shape and dtype."""
+        if native.usable(x, self.weight):
+            return native.rmsnorm(x, self.weight, self.eps)
         wide = x.to(torch.float32)
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
 
 
-class Attention(nn.Module):
-    """Causal self-attention in which ``n_heads`` queries share ``n_kv_heads`` keys and values.
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Causal self-attention in which groups of query heads share keys and values.
 
     Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245); one group is multi-query, a
-    group for each head multi-head attention.
+    group for each head multi-head attention. Heads are ``head_dim`` wide.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device | None = None) -> None:
-        """Four projections, with biases if the model has them."""
-        super().__init__()
-        self.head_dim = config.head_dim
-        query_width = config.n_heads * config.head_dim
-        kv_width = config.n_kv_heads * config.head_dim
-        bias = config.attention_bias
-        self.q_proj = _linear(config.d_model, query_width, bias, device)
-        self.k_proj = _linear(config.d_model, kv_width, bias, device)
-        self.v_proj = _linear(config.d_model, kv_width, bias, device)
-        self.o_proj = _linear(query_width, config.d_model, bias, device)
+    q_proj: Linear
+    k_proj: Linear
+    v_proj: Linear
+    o_proj: Linear
+    head_dim: int
 
-    def forward(self, x: Tensor, block: int, step: StepContext) -> Tensor:
+    def __call__(self, x: Tensor, block: int, step: StepContext) -> Tensor:
         """(B, T, D) -> (B, T, D); appends the tokens' keys and values to the step's cache."""
         heads = (*x.shape[:2], -1, self.head_dim)
-        queries = rotate(self.q_proj(x).view(heads), step.cosines, step.sines)
-        keys = rotate(self.k_proj(x).view(heads), step.cosines, step.sines)
-        values = self.v_proj(x).view(heads)
+        queries = _turned(self.q_proj(x, step.scratch).view(heads), step)
+        keys = _turned(self.k_proj(x, step.scratch).view(heads), step)
+        values = self.v_proj(x, step.scratch).view(heads)
         all_keys, all_values = step.cache.append(block, keys, values)
         mixed = attend(queries, all_keys, all_values, step.masks)
-        attended: Tensor = self.o_proj(mixed.flatten(2))
-        return attended
+        return self.o_proj(mixed.flatten(2), step.scratch)
+
+
+def _turned(heads: Tensor, step: StepContext) -> Tensor:
+    """(B, T, H, head_dim) by the step's angles."""
+    if heads.shape[0] == 1 and native.usable(heads, step.cosines, step.sines):
+        native.rotate(heads[0], step.cosines, step.sines)
+        return heads
+    return rotate(heads, step.cosines, step.sines)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, masks: CausalMasks) -> Tensor:
@@ -122,41 +134,92 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, masks: CausalMasks) ->
     return torch.cat(parts, dim=2).transpose(1, 2)
 
 
-class FeedForward(nn.Module):
+@dataclass(frozen=True, slots=True)
+class FeedForward:
     """SwiGLU (Shazeer 2020, arXiv 2002.05202): ``down(silu(gate(x)) * up(x))``."""
 
-    def __init__(self, config: ModelConfig, device: torch.device | None = None) -> None:
-        """Three projections, with biases if the model has them."""
-        super().__init__()
-        self.gate_proj = _linear(config.d_model, config.d_ff, config.mlp_bias, device)
-        self.up_proj = _linear(config.d_model, config.d_ff, config.mlp_bias, device)
-        self.down_proj = _linear(config.d_ff, config.d_model, config.mlp_bias, device)
+    gate_proj: Linear
+    up_proj: Linear
+    down_proj: Linear
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        down: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return down
+        gate, up = self.gate_proj(x, scratch), self.up_proj(x, scratch)
+        if native.usable(gate, up):
+            return self.down_proj(native.silu_mul(gate, up), scratch)
+        return self.down_proj(F.silu(gate) * up, scratch)
 
 
-class Block(nn.Module):
+@dataclass(frozen=True, slots=True)
+class Block:
     """One Transformer block: attention, then feed-forward, each after a norm and added on."""
 
-    def __init__(self, config: ModelConfig, device: torch.device | None = None) -> None:
-        """Parameters are uninitialised: they are loaded, never trained."""
-        super().__init__()
-        self.input_layernorm = RMSNorm(config.d_model, config.norm_eps, device)
-        self.self_attn = Attention(config, device)
-        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps, device)
-        self.mlp = FeedForward(config, device)
+    input_layernorm: RMSNorm
+    self_attn: Attention
+    post_attention_layernorm: RMSNorm
+    mlp: FeedForward
 
-    def forward(self, x: Tensor, block: int, step: StepContext) -> Tensor:
+    @classmethod
+    def of(
+        cls,
+        config: ModelConfig,
+        matrices: Mapping[str, Tensor | QuantisedWeight],
+        vectors: Mapping[str, Tensor],
+    ) -> Block:
+        """A block of the tensors that `block_shapes` names, matrices and vectors apart."""
+
+        def linear(name: str) -> Linear:
+            return Linear(matrices[f"{name}.weight"], vectors.get(f"{name}.bias"))
+
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(vectors[f"{name}.weight"], config.norm_eps)
+
+        attention = [linear(f"self_attn.{name}_proj") for name in "qkvo"]
+        return cls(
+            norm("input_layernorm"),
+            Attention(*attention, head_dim=config.head_dim),
+            norm("post_attention_layernorm"),
+            FeedForward(*(linear(f"mlp.{name}_proj") for name in ("gate", "up", "down"))),
+        )
+
+    def __call__(self, x: Tensor, block: int, step: StepContext) -> Tensor:
         """(B, T, D) -> (B, T, D); ``block`` is its number in the model."""
         x = x + self.self_attn(self.input_layernorm(x), block, step)
-        summed: Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return summed
+        return x + self.mlp(self.post_attention_layernorm(x), step.scratch)
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """q, k, v, o, gate, up, down."""
+        attention = (getattr(self.self_attn, f"{name}_proj") for name in "qkvo")
+        return (*attention, *(getattr(self.mlp, field.name) for field in fields(self.mlp)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        norms = (self.input_layernorm, self.post_attention_layernorm)
+        return sum(each.nbytes for each in self.linears) + sum(n.weight.nbytes for n in norms)
 
 
-def _linear(d_in: int, d_out: int, bias: bool, device: torch.device | None) -> nn.Linear:
-    linear = nn.Linear(d_in, d_out, bias=bias, device=device)
-    linear.requires_grad_(False)
-    return linear
+def block_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The name of each tensor of a block -> its shape."""
+    query_width = config.n_heads * config.head_dim
+    kv_width = config.n_kv_heads * config.head_dim
+    width = config.d_model
+    matrices = {
+        "self_attn.q_proj": (query_width, width, config.attention_bias),
+        "self_attn.k_proj": (kv_width, width, config.attention_bias),
+        "self_attn.v_proj": (kv_width, width, config.attention_bias),
+        "self_attn.o_proj": (width, query_width, config.attention_bias),
+        "mlp.gate_proj": (config.d_ff, width, config.mlp_bias),
+        "mlp.up_proj": (config.d_ff, width, config.mlp_bias),
+        "mlp.down_proj": (width, config.d_ff, config.mlp_bias),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (width,),
+        "post_attention_layernorm.weight": (width,),
+    }
+    for name, (outputs, inputs, biased) in matrices.items():
+        shapes[f"{name}.weight"] = (outputs, inputs)
+        if biased:
+            shapes[f"{name}.bias"] = (outputs,)
+    return shapes

@@ -1,7 +1,7 @@
 """The parts that a model is cut into: Embedding, BlockStack, Head; each loads alone.
 
-Modules are built without memory and take the tensors that `WeightIndex` maps, after names and
-shapes were checked. Knows what a Llama checkpoint calls its tensors; not who runs the other parts.
+They take the tensors that `WeightIndex` maps, after names and shapes were checked. Knows what a
+Llama checkpoint calls its tensors; not who runs the other parts.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptnode.errors import ContextError, ModelFileError
 from gptnode.model.config import ModelConfig
+from gptnode.model.dtypes import DTYPES
 from gptnode.model.kv_cache import KVCache
-from gptnode.model.layers import Block, RMSNorm, StepContext
+from gptnode.model.layers import Block, RMSNorm, StepContext, block_shapes
+from gptnode.model.linear import Linear, Scratch, one_row_products
 from gptnode.model.masks import CausalMasks
+from gptnode.model.native import binding as native
+from gptnode.model.native.blocks import MAX_ROWS, NativeBlocks
+from gptnode.model.quantised import QuantisedWeight
 from gptnode.model.rope import Rope
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span
@@ -28,16 +33,15 @@ NORM = "norm.weight"
 HEAD = "lm_head.weight"
 
 
-class Embedding(nn.Module):
+class Embedding:
     """Token ids to hidden states: a row of the table for each."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor | QuantisedWeight) -> None:
         """``weight`` is (V, D)."""
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.weight = weight
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Ids (B, T), int64 or int32 -> (B, T, D) of the weights' dtype.
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Ids (B, T), int64 or int32 -> (B, T, D) of the activations' dtype.
 
         Raises:
             ContextError: an id is outside of the vocabulary.
@@ -49,36 +53,48 @@ class Embedding(nn.Module):
                     f"token {int(wrong[0])} is outside of the vocabulary of "
                     f"{self.weight.shape[0]} tokens"
                 )
+            if isinstance(self.weight, QuantisedWeight):
+                return self.weight.rows(ids)
             return F.embedding(ids.to(self.weight.device), self.weight)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the table."""
+        return self.weight.nbytes
 
-class BlockStack(nn.Module):
+
+class BlockStack:
     """The blocks of ``span``, in order. Not safe for use from several threads at once."""
 
     def __init__(
         self,
         config: ModelConfig,
         span: Span,
-        blocks: Sequence[nn.Module],
+        blocks: Sequence[Block],
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        """``blocks`` are those of ``span``, of ``dtype`` on ``device``."""
-        super().__init__()
+        """``blocks`` are those of ``span``, on ``device``; activations are of ``dtype``."""
         self.config = config
         self.span = span
         self.dtype = dtype
         self.device = device
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = tuple(blocks)
         self._rope = Rope(config.rope, config.head_dim, device)
         self._masks = CausalMasks()
+        self._scratch = Scratch()
+        self._native = (
+            NativeBlocks(config, self.blocks)
+            if NativeBlocks.supported(config, dtype, device)
+            else None
+        )
 
     def part(self, span: Span) -> BlockStack:
         """The blocks of ``span``, which lies within this one; they share their weights."""
         if span == self.span:
             return self
         first = self.span.start
-        blocks = [self.get_submodule(f"blocks.{number - first}") for number in span]
+        blocks = self.blocks[span.start - first : span.stop - first]
         return BlockStack(self.config, span, blocks, self.dtype, self.device)
 
     def new_cache(self, max_tokens: int) -> KVCache:
@@ -89,7 +105,12 @@ class BlockStack(nn.Module):
         """
         return KVCache(self.config, self.span, max_tokens, self.dtype, self.device)
 
-    def forward(self, hidden: Tensor, cache: KVCache) -> Tensor:
+    @property
+    def weight_bytes(self) -> int:
+        """Of all blocks."""
+        return sum(block.nbytes for block in self.blocks)
+
+    def __call__(self, hidden: Tensor, cache: KVCache) -> Tensor:
         """Run the next T tokens of a context through the span.
 
         Args:
@@ -103,51 +124,118 @@ class BlockStack(nn.Module):
         Raises:
             ContextError: the cache has no room for T more tokens.
         """
+        self._check(hidden, cache)
+        with torch.inference_mode():
+            hidden = hidden.to(self.device)
+            if self._native is not None and cache.batch == 1 and hidden.shape[1] <= MAX_ROWS:
+                return self._few_rows(self._native, [(hidden[0], cache)])[0]
+            tokens = hidden.shape[1]
+            cosines, sines = self._rope.angles(cache.length, tokens, hidden.dtype)
+            step = StepContext(cache, cosines, sines, self._masks, self._scratch)
+            with one_row_products(hidden, hidden.shape[0] * tokens):
+                for number, block in zip(self.span, self.blocks, strict=True):
+                    hidden = block(hidden, number, step)
+        cache.advance(tokens)
+        return hidden
+
+    def batch(self, steps: Sequence[tuple[Tensor, KVCache]]) -> list[Tensor]:
+        """Run the next tokens of several contexts, as one matrix product a layer where it pays.
+
+        Each context's numbers are those that it would have alone.
+
+        Args:
+            steps: Hidden states (1, T, D) and the cache of one row, for each context; a context
+                comes once.
+
+        Returns:
+            (1, T, D) for each.
+
+        Raises:
+            ContextError: a cache has no room; then no context has advanced.
+        """
+        for hidden, cache in steps:
+            self._check(hidden, cache)
+        rows = sum(hidden.shape[1] for hidden, _ in steps)
+        if self._native is None or rows > MAX_ROWS or any(cache.batch != 1 for _, cache in steps):
+            return [self(hidden, cache) for hidden, cache in steps]
+        with torch.inference_mode():
+            return self._few_rows(self._native, [(hidden[0], cache) for hidden, cache in steps])
+
+    def _few_rows(
+        self, native_blocks: NativeBlocks, steps: Sequence[tuple[Tensor, KVCache]]
+    ) -> list[Tensor]:
+        """Hidden states (T, D) of each context -> (1, T, D), in the kernels."""
+        counts = [hidden.shape[0] for hidden, _ in steps]
+        angles = [
+            self._rope.angles(cache.length, count, self.dtype)
+            for (_, cache), count in zip(steps, counts, strict=True)
+        ]
+        cosines, sines = (torch.cat(sides) for sides in zip(*angles, strict=True))
+        for (_, cache), count in zip(steps, counts, strict=True):
+            cache.claim(count)
+        result = native_blocks.step(
+            torch.cat([hidden for hidden, _ in steps]),
+            [(cache, count) for (_, cache), count in zip(steps, counts, strict=True)],
+            cosines,
+            sines,
+        )
+        for (_, cache), count in zip(steps, counts, strict=True):
+            cache.advance(count)
+        return [part.unsqueeze(0) for part in result.split(counts)]
+
+    def _check(self, hidden: Tensor, cache: KVCache) -> None:
         if cache.span != self.span:
             raise ValueError(f"a cache of blocks {cache.span} for blocks {self.span}")
         wanted = (cache.batch, hidden.shape[1], self.config.d_model)
         if hidden.shape != wanted or not hidden.shape[1] or hidden.dtype != self.dtype:
             raise ValueError(f"hidden states of {hidden.dtype} {tuple(hidden.shape)}")
-        tokens = hidden.shape[1]
-        with torch.inference_mode():
-            hidden = hidden.to(self.device)
-            cosines, sines = self._rope.angles(cache.length, tokens, hidden.dtype)
-            step = StepContext(cache, cosines, sines, self._masks)
-            for number, block in zip(self.span, self.blocks, strict=True):
-                hidden = block(hidden, number, step)
-        cache.advance(tokens)
-        return hidden
 
 
-class Head(nn.Module):
+class Head:
     """Hidden states to logits: the final norm and the output matrix."""
 
-    def __init__(self, norm: RMSNorm, weight: Tensor) -> None:
-        """``weight`` is (V, D)."""
-        super().__init__()
+    def __init__(
+        self, norm: RMSNorm, weight: Tensor | QuantisedWeight, *, tied: bool = False
+    ) -> None:
+        """``weight`` is (V, D), and the embedding's own if ``tied``."""
         self.norm = norm
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.weight = weight
+        self._tied = tied
+        self._linear, self._scratch = Linear(weight), Scratch()
+        stored = weight.scales if isinstance(weight, QuantisedWeight) else weight
+        self._native = (
+            native.matrix(weight) if native.usable(stored, norm.weight) else None
+        )
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor) -> Tensor:
         """(B, T, D) -> logits (B, V) in f32 of the last position."""
         with torch.inference_mode():
-            last = self.norm(hidden[:, -1].to(self.weight.device))
-            return F.linear(last, self.weight).to(torch.float32)
+            last = hidden[:, -1].to(self.weight.device)
+            if self._native is not None and last.dtype == torch.bfloat16:
+                return native.head(self._native, self.norm.weight, self.norm.eps, last.contiguous())
+            with one_row_products(last, last.shape[0]):
+                return self._linear(self.norm(last), self._scratch).to(torch.float32)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the matrix, if it isn't the embedding's, and the norm."""
+        return self.norm.weight.nbytes + (0 if self._tied else self.weight.nbytes)
 
 
 def load_embedding(
-    index: WeightIndex, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    index: WeightIndex, config: ModelConfig, dtype_name: str, device: torch.device
 ) -> Embedding:
     """The embedding of the model.
 
     Raises:
         ModelError: the tensor is missing or not what config.json implies.
     """
-    return Embedding(index.load(EMBEDDING, (config.vocab_size, config.d_model), dtype, device))
+    shape = (config.vocab_size, config.d_model)
+    return Embedding(index.load_matrix(EMBEDDING, shape, dtype_name, device))
 
 
 def load_blocks(
-    index: WeightIndex, config: ModelConfig, span: Span, dtype: torch.dtype, device: torch.device
+    index: WeightIndex, config: ModelConfig, span: Span, dtype_name: str, device: torch.device
 ) -> BlockStack:
     """The blocks of ``span``; no other tensor is touched.
 
@@ -158,14 +246,14 @@ def load_blocks(
         raise ModelFileError(
             f"{index.source}: blocks {span} were asked for, but the model has {config.n_blocks}"
         )
-    blocks = [_load_block(index, config, number, dtype, device) for number in span]
-    return BlockStack(config, span, blocks, dtype, device)
+    blocks = [_load_block(index, config, number, dtype_name, device) for number in span]
+    return BlockStack(config, span, blocks, DTYPES[dtype_name], device)
 
 
 def load_head(
     index: WeightIndex,
     config: ModelConfig,
-    dtype: torch.dtype,
+    dtype_name: str,
     device: torch.device,
     *,
     tied: Embedding | None = None,
@@ -175,41 +263,45 @@ def load_head(
     Args:
         index: The model's tensors.
         config: The model's configuration.
-        dtype: Of the weights.
+        dtype_name: Of the weights.
         device: Of the weights.
         tied: The model's embedding if it is loaded too: a tied head then shares its memory.
 
     Raises:
         ModelError: a tensor is missing or not what config.json implies.
     """
-    norm = RMSNorm(config.d_model, config.norm_eps, torch.device("meta"))
-    norm.weight = nn.Parameter(
-        index.load(NORM, (config.d_model,), dtype, device), requires_grad=False
-    )
+    dtype = DTYPES[dtype_name]
+    norm = RMSNorm(index.load(NORM, (config.d_model,), dtype, device), config.norm_eps)
     is_tied = config.tie_embeddings or HEAD not in index
     if is_tied and tied is not None:
-        return Head(norm, tied.weight)
+        return Head(norm, tied.weight, tied=True)
     name = EMBEDDING if is_tied else HEAD
-    return Head(norm, index.load(name, (config.vocab_size, config.d_model), dtype, device))
+    shape = (config.vocab_size, config.d_model)
+    return Head(norm, index.load_matrix(name, shape, dtype_name, device))
 
 
 def _load_block(
-    index: WeightIndex, config: ModelConfig, number: int, dtype: torch.dtype, device: torch.device
+    index: WeightIndex, config: ModelConfig, number: int, dtype_name: str, device: torch.device
 ) -> Block:
-    block = Block(config, torch.device("meta"))
     prefix = f"layers.{number}."
-    shapes = {name: tuple(tensor.shape) for name, tensor in block.state_dict().items()}
+    shapes = block_shapes(config)
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    vectors = {name: shape for name, shape in shapes.items() if len(shape) == 1}
+    known = {*shapes, *(f"{name}_scale" for name in matrices), "self_attn.rotary_emb.inv_freq"}
     # A tensor that the config doesn't know of (a bias, a scale) would be silently left out.
     for name in index.names_under(prefix):
-        local = name.removeprefix(prefix)
-        if local not in shapes and local != "self_attn.rotary_emb.inv_freq":
+        if name.removeprefix(prefix) not in known:
             raise ModelFileError(
                 f"{index.entries[name].where} has no place in the network of config.json"
             )
-    for local, shape in shapes.items():
-        index.entry(prefix + local, shape)  # all of them before the first is loaded
-    tensors = {
-        local: index.load(prefix + local, shape, dtype, device) for local, shape in shapes.items()
-    }
-    block.load_state_dict(tensors, assign=True)
-    return block
+    # All of them are looked for before the first is loaded.
+    for local, shape in matrices.items():
+        index.matrix_entries(prefix + local, shape)
+    for local, shape in vectors.items():
+        index.entry(prefix + local, shape)
+    dtype = DTYPES[dtype_name]
+    return Block.of(
+        config,
+        {n: index.load_matrix(prefix + n, s, dtype_name, device) for n, s in matrices.items()},
+        {n: index.load(prefix + n, s, dtype, device) for n, s in vectors.items()},
+    )

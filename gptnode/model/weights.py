@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,17 +20,31 @@ from torch import Tensor
 
 from gptnode.errors import ModelFileError, UnsupportedModelError
 from gptnode.model.config import ModelConfig
-from gptnode.model.dtypes import SAFETENSORS_DTYPES
-from gptnode.model.json_fields import JsonFields, read_json_object
+from gptnode.model.dtypes import DTYPES, QUANTISED_BITS, SAFETENSORS_DTYPES, STORED_BITS
+from gptnode.model.mapping import map_tensor, row_slices, sample_tensors
+from gptnode.model.native import binding as native
+from gptnode.model.quantised import (
+    QuantisedWeight,
+    empty_quantised,
+    group_size,
+    padded_width,
+    quantise_into,
+)
 from gptnode.model.safetensors_file import TensorEntry, read_safetensors_header
+from gptnode.model.shard_index import read_shard_index
 
-__all__ = ["WeightIndex"]
+__all__ = ["SCALE_SUFFIX", "WeightIndex", "matrix_bits"]
 
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
-SAMPLE_BYTES: Final = 64
 NOT_COMPUTED: Final = frozenset({"bos_id", "eos_ids", "dtype", "max_positions", "vocab_size"})
 """Fields of ModelConfig that the fingerprint leaves out: text, or told by the tensors."""
+
+SCALE_SUFFIX: Final = "_scale"
+"""The scales of the quantised matrix X lie in a tensor of the name X with this behind it."""
+
+ALWAYS_8_BIT: Final = ("embed_tokens.weight", "lm_head.weight")
+"""A few wrong tokens cost more than these two matrices in 4 bit would save."""
 
 
 class WeightIndex:
@@ -76,7 +88,9 @@ class WeightIndex:
             else:
                 raise ModelFileError(f"{path}: neither {SINGLE_FILE} nor {INDEX_FILE} is there")
         listed, absent = (
-            _read_index(path) if path.suffix == ".json" else (read_safetensors_header(path), {})
+            read_shard_index(path)
+            if path.suffix == ".json"
+            else (read_safetensors_header(path), {})
         )
         entries: dict[str, TensorEntry] = {}
         for entry in listed:
@@ -91,21 +105,23 @@ class WeightIndex:
         return name in self.entries or name in self.absent
 
     def names_under(self, prefix: str) -> tuple[str, ...]:
-        """All names that begin with ``prefix``, sorted."""
-        return tuple(sorted(name for name in self.entries if name.startswith(prefix)))
+        """All names that begin with ``prefix``, sorted; scales go with their matrix's name."""
+        return tuple(
+            sorted(
+                name
+                for name in self.entries
+                if name.startswith(prefix) and not self._is_scale(name)
+            )
+        )
 
     def entry(self, name: str, shape: Iterable[int]) -> TensorEntry:
-        """Where the tensor ``name`` lies, without touching it.
+        """Where the tensor of floats ``name`` lies, without touching it.
 
         Raises:
             ModelFileError: it is missing or has another shape than ``shape``.
-            UnsupportedModelError: its dtype is none that weights may have.
+            UnsupportedModelError: its dtype is none that floats may have.
         """
-        found = self.entries.get(name)
-        if name in self.absent:
-            raise ModelFileError(f"{self.absent[name]}: no such file; tensor {name} is in it")
-        if found is None:
-            raise ModelFileError(f"{self.source}: tensor {name} is missing")
+        found = self._found(name)
         if found.shape != tuple(shape):
             raise ModelFileError(
                 f"{found.where} has shape {found.shape}, but config.json implies {tuple(shape)}"
@@ -128,7 +144,95 @@ class WeightIndex:
             ModelFileError: it is missing, has another shape than ``shape``, or can't be read.
             UnsupportedModelError: its dtype is none that weights may have.
         """
-        return _map_tensor(self.entry(name, shape)).to(device=device, dtype=dtype)
+        return map_tensor(self.entry(name, shape)).to(device=device, dtype=dtype)
+
+    def matrix_entries(
+        self, name: str, shape: tuple[int, int]
+    ) -> tuple[TensorEntry, TensorEntry | None]:
+        """Where the matrix ``name`` lies, and its scales if it is quantised, without touching them.
+
+        Args:
+            name: Of the matrix.
+            shape: (N, K) as the network has it, without padding.
+
+        Raises:
+            ModelFileError: one is missing, or has another shape or dtype than such a matrix has.
+            UnsupportedModelError: its dtype is none that weights may have.
+        """
+        found = self._found(name)
+        bits = STORED_BITS.get(found.dtype)
+        if bits is None:
+            found = self.entry(name, shape)
+            if name + SCALE_SUFFIX in self:
+                raise ModelFileError(f"{found.where} is {found.dtype}, but scales for it are there")
+            return found, None
+        scales = self._found(name + SCALE_SUFFIX)
+        rows, width = shape[0], padded_width(shape[1])
+        due = (rows, width * bits // 8), (rows, width // group_size(bits))
+        for entry, wanted in zip((found, scales), due, strict=True):
+            if entry.shape != wanted:
+                raise ModelFileError(
+                    f"{entry.where} has shape {entry.shape}, but a matrix of {shape} in {bits} bit "
+                    f"implies {wanted}"
+                )
+        if scales.dtype != "BF16":
+            raise ModelFileError(f"{scales.where} is {scales.dtype}, but scales are BF16")
+        return found, scales
+
+    def load_matrix(
+        self, name: str, shape: tuple[int, int], dtype_name: str, device: torch.device
+    ) -> Tensor | QuantisedWeight:
+        """The matrix ``name`` on ``device`` as the dtype ``dtype_name`` of a model has it.
+
+        On the CPU, and as the file has it, it is a mapping. Floats are quantised on the way where
+        ``dtype_name`` asks for that: a part at a time, so that no more than the result and 32 MiB
+        of the file are in memory.
+
+        Args:
+            name: Of the matrix.
+            shape: (N, K) as the network has it.
+            dtype_name: ``bf16``, ``f16``, ``f32``, ``int8`` or ``int4``; see `matrix_bits`.
+            device: Where it is needed.
+
+        Returns:
+            A tensor (N, K) for the first three, else a QuantisedWeight of this shape.
+
+        Raises:
+            ModelFileError: a tensor is missing, damaged, or not what such a matrix has.
+            UnsupportedModelError: the file holds integers that ``dtype_name`` doesn't mean.
+        """
+        bits = matrix_bits(name, dtype_name)
+        entry, scales = self.matrix_entries(name, shape)
+        if scales is not None:
+            if STORED_BITS[entry.dtype] != bits:
+                raise UnsupportedModelError(f"{_stored_as(entry)}, not {dtype_name}")
+            return QuantisedWeight(map_tensor(entry), map_tensor(scales), shape).to(device)
+        if bits is None:
+            return map_tensor(entry).to(device=device, dtype=DTYPES[dtype_name])
+        result = empty_quantised(shape, bits, torch.device("cpu"))
+        for first, part in row_slices(entry):
+            try:
+                weight = map_tensor(part)
+                write = native.quantise_into if native.usable(weight) else quantise_into
+                write(weight, result, first)
+            except ValueError as error:
+                raise ModelFileError(f"{entry.where} can't be quantised: {error}") from error
+        return result.to(device)
+
+    def check_stored(self, dtype_name: str) -> None:
+        """Whether the tensors that are here are stored as config.json says, by their headers.
+
+        Args:
+            dtype_name: ``ModelConfig.dtype``: what config.json says.
+
+        Raises:
+            ModelFileError: a matrix is floats where it should be quantised, or the reverse.
+        """
+        for name, entry in self.entries.items():
+            bits, stored = matrix_bits(name, dtype_name), STORED_BITS.get(entry.dtype)
+            if bits != stored:
+                said = f"in {bits} bit" if bits is not None else f"in {dtype_name}"
+                raise ModelFileError(f"{_stored_as(entry)}, but config.json says that it is {said}")
 
     def fingerprint(self, config: ModelConfig) -> str:
         """32 hex digits that differ between models that would compute different numbers.
@@ -152,86 +256,42 @@ class WeightIndex:
         samples = {
             entry: sample
             for file, entries in by_file.items()
-            for entry, sample in zip(entries, _sample(file, entries), strict=True)
+            for entry, sample in zip(entries, sample_tensors(file, entries), strict=True)
         }
         for name, entry in sorted(self.entries.items()):
             digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
             digest.update(samples[entry])
         return digest.hexdigest()
 
+    def _found(self, name: str) -> TensorEntry:
+        """Where a tensor lies, whatever it is; ModelFileError if it isn't here."""
+        if name in self.absent:
+            raise ModelFileError(f"{self.absent[name]}: no such file; tensor {name} is in it")
+        if name not in self.entries:
+            raise ModelFileError(f"{self.source}: tensor {name} is missing")
+        return self.entries[name]
 
-def _read_index(path: Path) -> tuple[list[TensorEntry], dict[str, Path]]:
-    """The tensors that an index of shards lists, and the files of those that aren't here.
+    def _is_scale(self, name: str) -> bool:
+        """Whether it belongs to a quantised matrix of this model."""
+        matrix = self.entries.get(name.removesuffix(SCALE_SUFFIX))
+        return name.endswith(SCALE_SUFFIX) and matrix is not None and matrix.dtype in STORED_BITS
 
-    What else the shards hold is left out.
+
+def matrix_bits(name: str, dtype_name: str) -> int | None:
+    """In how many bits the tensor ``name`` (without ``model.``) is kept in a model of a dtype.
+
+    None where it stays floats: all of ``bf16``, ``f16`` and ``f32``, and vectors (norms and
+    biases, in bf16) of ``int8`` and ``int4``. Embedding and output matrix have 8 bit in both.
     """
-    fields = JsonFields(read_json_object(path), str(path))
-    weight_map = fields.raw("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelFileError(f"{fields.where('weight_map')} must be an object of tensor -> file")
-    for name, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
-            raise ModelFileError(
-                f"{path}: tensor {name} must be in a file of the same folder, not {shard!r}"
-            )
-    present = {shard for shard in weight_map.values() if (path.parent / shard).exists()}
-    found = {
-        (shard, entry.name): entry
-        for shard in sorted(present)
-        for entry in read_safetensors_header(path.parent / shard)
-    }
-    here = [(shard, name) for name, shard in weight_map.items() if shard in present]
-    for shard, name in here:
-        if (shard, name) not in found:
-            raise ModelFileError(f"{path.parent / shard}: tensor {name} is missing")
-    absent = {
-        name.removeprefix("model."): path.parent / shard
-        for name, shard in weight_map.items()
-        if shard not in present
-    }
-    return [found[each] for each in here], absent
+    if dtype_name not in QUANTISED_BITS:
+        return None
+    if name in ALWAYS_8_BIT:
+        return 8
+    is_projection = name.startswith("layers.") and name.endswith("_proj.weight")
+    return QUANTISED_BITS[dtype_name] if is_projection else None
 
 
-def _map_tensor(entry: TensorEntry) -> Tensor:
-    """The tensor as a mapping of just its own bytes, in its own dtype."""
-    dtype = SAFETENSORS_DTYPES[entry.dtype]
-    if entry.n_bytes == 0:
-        return torch.empty(entry.shape, dtype=dtype)
-    # Mappings begin at a page, tensors anywhere.
-    before = entry.offset % mmap.ALLOCATIONGRANULARITY
-    try:
-        with entry.file.open("rb") as stream:
-            pages = mmap.mmap(
-                stream.fileno(),
-                before + entry.n_bytes,
-                access=mmap.ACCESS_COPY,
-                offset=entry.offset - before,
-            )
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{entry.where} can't be mapped ({error})") from error
-    count = math.prod(entry.shape)
-    if before % dtype.itemsize:
-        # A header of odd length: kernels want elements to be aligned.
-        aligned = bytearray(memoryview(pages)[before:])
-        return torch.frombuffer(aligned, dtype=dtype, count=count).view(entry.shape)
-    return torch.frombuffer(pages, dtype=dtype, count=count, offset=before).view(entry.shape)
-
-
-def _sample(file: Path, entries: list[TensorEntry]) -> list[bytes]:
-    """The first, middle and last bytes of each tensor, read without mapping the file."""
-    samples = []
-    try:
-        with file.open("rb", buffering=0) as stream:
-            for entry in entries:
-                size = min(SAMPLE_BYTES, entry.n_bytes)
-                parts = []
-                for start in (0, (entry.n_bytes - size) // 2, entry.n_bytes - size):
-                    stream.seek(entry.offset + start)
-                    parts.append(stream.read(size))
-                sample = b"".join(parts)
-                if len(sample) != 3 * size:
-                    raise ModelFileError(f"{entry.where} has become shorter")
-                samples.append(sample)
-    except OSError as error:
-        raise ModelFileError(f"{file}: can't be read ({error})") from error
-    return samples
+def _stored_as(entry: TensorEntry) -> str:
+    """The tensor and what it holds, as errors begin."""
+    bits = STORED_BITS.get(entry.dtype)
+    return f"{entry.where} is {entry.dtype}" + (f" ({bits} bit)" if bits is not None else "")

@@ -157,7 +157,7 @@ class BlockServer:
         n_bytes = max_tokens * kv_bytes_per_token(config, len(stack.span), key.dtype)
         with self._budget.lease(n_bytes):
             cache = stack.new_cache(max_tokens)
-            channel.raise_limit(chunk_bytes(MAX_CHUNK_TOKENS, key.d_model, key.dtype_name))
+            channel.raise_limit(chunk_bytes(MAX_CHUNK_TOKENS, key.d_model, key.activation_name))
             await channel.send(
                 Opened(key.fingerprint, stack.span, self._epoch, max_tokens, MAX_CHUNK_TOKENS)
             )

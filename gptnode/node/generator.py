@@ -7,6 +7,7 @@ rest. A hop that fails costs a new pipeline and a prefill, never a token.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.pipeline import HopFailure, Pipeline
 from gptnode.node.swarm import Swarm
+from gptnode.node.timing import Tally, TokenTiming
 
 __all__ = ["Generator"]
 
@@ -40,6 +42,7 @@ class Generator:
         """``max_tokens``: the longest context, for which peers are asked to reserve room."""
         self.max_tokens = max_tokens
         self.prefilled_tokens = 0
+        self.timing: TokenTiming | None = None
         self._embedding = embedding
         self._head = head
         self._swarm = swarm
@@ -49,16 +52,43 @@ class Generator:
         self._cached: list[int] = []
 
     async def next_token(self, ids: Sequence[int], sampler: Sampler) -> int:
-        """The token after ``ids`` (at least one, fewer than ``max_tokens``).
+        """The token after ``ids`` (at least one, at most ``max_tokens``).
 
-        Cancelling leaves everything in order: the next call computes what it needs again.
+        ``timing`` then says where its time went. Cancelling leaves everything in order: the next
+        call computes what it needs again.
 
         Raises:
             GptNodeError: some blocks have no live peer, or this node itself failed.
         """
+        started_s = time.perf_counter()
+        tally = Tally()
+        while True:
+            tally.begin()
+            try:
+                token = await self._next_token(list(ids), sampler, tally)
+            except HopFailure as failure:
+                await self._drop_pipeline()
+                self._swarm.blame(failure)
+            else:
+                self.timing = tally.done(time.perf_counter() - started_s)
+                return token
+
+    async def start_over(self) -> None:
+        """Open sessions with empty caches, or empty those that are open.
+
+        The next token then costs its whole context, and nothing besides.
+
+        Raises:
+            GptNodeError: as ``next_token``.
+        """
         while True:
             try:
-                return await self._next_token(list(ids), sampler)
+                if self._pipeline is None:
+                    self._pipeline = await self._swarm.open_pipeline(self.max_tokens)
+                else:
+                    self._cached.clear()
+                    await self._pipeline.truncate(0)
+                return
             except HopFailure as failure:
                 await self._drop_pipeline()
                 self._swarm.blame(failure)
@@ -67,7 +97,7 @@ class Generator:
         """End the sessions, here and on the peers; their caches are freed."""
         await self._drop_pipeline()
 
-    async def _next_token(self, ids: list[int], sampler: Sampler) -> int:
+    async def _next_token(self, ids: list[int], sampler: Sampler, tally: Tally) -> int:
         if self._pipeline is None:
             self._pipeline = await self._swarm.open_pipeline(self.max_tokens)
         keep = min(_common_prefix(self._cached, ids), len(ids) - 1)
@@ -80,10 +110,13 @@ class Generator:
             chunk = ids[start : start + PREFILL_CHUNK_TOKENS]
             embedded = await self._lane.run(partial(self._embed, chunk))
             hidden = await self._pipeline.forward(embedded.value, start)
+            tally.own(embedded.compute_s)
+            tally.chunk(len(chunk), self._pipeline.timings)
             self._cached.extend(chunk)
         self.prefilled_tokens = len(ids)
         last = hidden[:, -1:]
         sampled = await self._lane.run(lambda: sampler.sample(self._head(last)[0], ids))
+        tally.own(sampled.compute_s)
         return sampled.value
 
     def _embed(self, ids: list[int]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from gptnode.errors import MismatchError, ModelFileError, UsageError
 from gptnode.model.config import ModelConfig
-from gptnode.model.dtypes import DTYPES
+from gptnode.model.dtypes import DTYPES, QUANTISED_BITS, activation_name
 from gptnode.model.shard import (
     BlockStack,
     Embedding,
@@ -36,8 +36,13 @@ class ModelKey:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of weights, caches and activations."""
+        """The dtype of activations and caches; of weights too, unless they are quantised."""
         return DTYPES[self.dtype_name]
+
+    @property
+    def activation_name(self) -> str:
+        """The name of ``dtype``: what tensors between nodes are in."""
+        return activation_name(self.dtype_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +57,15 @@ class ModelSource:
 
     def load_embedding(self) -> Embedding:
         """Token ids (B, T) -> (B, T, D)."""
-        return load_embedding(self.index, self.config, self.key.dtype, self.device)
+        return load_embedding(self.index, self.config, self.key.dtype_name, self.device)
 
     def load_blocks(self, span: Span) -> BlockStack:
         """The blocks of ``span`` and no others."""
-        return load_blocks(self.index, self.config, span, self.key.dtype, self.device)
+        return load_blocks(self.index, self.config, span, self.key.dtype_name, self.device)
 
     def load_head(self, embedding: Embedding) -> Head:
         """(B, T, D) -> logits (B, V) of the last position; shares a tied ``embedding``."""
-        return load_head(self.index, self.config, self.key.dtype, self.device, tied=embedding)
+        return load_head(self.index, self.config, self.key.dtype_name, self.device, tied=embedding)
 
 
 def open_device(name: str) -> torch.device:
@@ -95,7 +100,8 @@ def open_model(
     Args:
         name: What the swarm calls it.
         paths: Its files.
-        dtype_name: ``bf16``, ``f16`` or ``f32``; the one the files were written in when None.
+        dtype_name: ``bf16``, ``f16``, ``f32``, ``int8`` or ``int4``; the one the files were written
+            in when None, which is the only one for files that are quantised.
         device: Where its parts will be loaded.
         fingerprint: The one that the map names. Files that are all there are checked against it;
             without it, they all have to be there.
@@ -110,6 +116,12 @@ def open_model(
     index = WeightIndex.open(paths.weights or paths.folder)
     if dtype_name is not None and dtype_name not in DTYPES:
         raise UsageError(f"no dtype {dtype_name!r}; there are {', '.join(DTYPES)}")
+    if dtype_name not in (None, config.dtype) and config.dtype in QUANTISED_BITS:
+        raise UsageError(
+            f"{paths.folder} is quantised to {config.dtype} and can't be computed in {dtype_name}; "
+            f"leave the dtype out, or take the model it was made from"
+        )
+    index.check_stored(config.dtype)
     known = _fingerprint(index, config, fingerprint)
     key = ModelKey(name, known, dtype_name or config.dtype, config.d_model)
     return ModelSource(key, paths, config, index, device)

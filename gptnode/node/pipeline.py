@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gptnode.errors import GptNodeError
 from gptnode.node.stages import Stage
+from gptnode.node.timing import HopTiming
 from gptnode.span import Span
 
 __all__ = ["HopFailure", "Pipeline"]
@@ -33,6 +34,11 @@ class Pipeline:
     def __init__(self, stages: Sequence[Stage]) -> None:
         """``stages`` cover all blocks of the model, in order, without a gap."""
         self.stages = tuple(stages)
+
+    @property
+    def timings(self) -> tuple[HopTiming, ...]:
+        """Where the time of the last ``forward`` went, stage by stage."""
+        return tuple(stage.timing for stage in self.stages)
 
     async def forward(self, hidden: Tensor, position: int) -> Tensor:
         """Run ``hidden`` (B, T, D), whose first token is at ``position``, through all stages.

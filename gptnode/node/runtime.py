@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from gptnode.errors import MapError, UsageError
+from gptnode.model.shard import BlockStack, Embedding, Head
 from gptnode.net.host import Host, open_host
 from gptnode.net.identity import Identity, load_identity
 from gptnode.node.allow_list import AllowList
@@ -28,7 +29,15 @@ from gptnode.span import Span
 from gptnode.text.template import load_template
 from gptnode.text.tokenizer import Tokenizer
 
-__all__ = ["ReadyInfo", "open_client", "serve"]
+__all__ = [
+    "Engine",
+    "OpenedModel",
+    "ReadyInfo",
+    "find_model",
+    "open_client",
+    "open_engine",
+    "serve",
+]
 
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4001"
 CLOSE_TIMEOUT_S = 1.0
@@ -41,6 +50,33 @@ class ReadyInfo:
     peer_id: str
     addrs: tuple[str, ...]
     blocks: tuple[tuple[str, tuple[Span, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """The model that a client was asked for; its headers are read, its weights are not."""
+
+    source: ModelSource
+    blocks_map: BlocksMap | None
+    entry: ModelEntry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What turns token ids into the next one: no tokenizer, no template."""
+
+    source: ModelSource
+    embedding: Embedding
+    head: Head
+    generator: Generator
+    swarm: Swarm
+    lane: ComputeLane
+    peer_id: str | None
+
+    @property
+    def parts(self) -> tuple[Embedding | BlockStack | Head, ...]:
+        """All that this node has loaded of the model so far."""
+        return (self.embedding, *self.swarm.own_blocks, self.head)
 
 
 @asynccontextmanager
@@ -59,24 +95,61 @@ async def open_client(
     Raises:
         GptNodeError: map, identity or model folder are wrong.
     """
+    model = find_model(config)
+    tokenizer = Tokenizer.from_file(model.source.paths.tokenizer)
+    template = load_template(
+        model.source.paths.tokenizer.parent,
+        tokenizer,
+        config.template or (model.entry.template if model.entry else None),
+    )
+    async with open_engine(model, config, report=report) as engine:
+        yield Client(
+            model.source,
+            tokenizer,
+            template,
+            template.stops + (model.entry.stop if model.entry else ()),
+            engine.generator,
+            engine.swarm,
+            map_path=config.map_path,
+            peer_id=engine.peer_id,
+        )
+
+
+def find_model(config: ClientConfig) -> OpenedModel:
+    """The model that ``config`` means, by its map or its folder.
+
+    Raises:
+        GptNodeError: map or model folder are wrong, or neither is named.
+    """
     blocks_map = read_blocks_map(config.map_path) if config.map_path is not None else None
     entry = blocks_map.model(config.model_name) if blocks_map is not None else None
     if blocks_map is not None and entry is not None:
         source = _open_entry(entry, blocks_map, config)
+        blocks_map.check_blocks(source.key.name, source.config.n_blocks)
     elif config.model_dir is not None:
         paths = folder_paths(config.model_dir)
         name = config.model_name or paths.folder.resolve().name
         source = open_model(name, paths, config.dtype, open_device(config.device))
     else:
         raise UsageError("name a model folder with --model-dir, or a BlocksMap with --map")
-    if blocks_map is not None:
-        blocks_map.check_blocks(source.key.name, source.config.n_blocks)
-    tokenizer = Tokenizer.from_file(source.paths.tokenizer)
-    template = load_template(
-        source.paths.tokenizer.parent,
-        tokenizer,
-        config.template or (entry.template if entry else None),
-    )
+    return OpenedModel(source, blocks_map, entry)
+
+
+@asynccontextmanager
+async def open_engine(
+    model: OpenedModel, config: ClientConfig, *, report: Callable[[str], None]
+) -> AsyncIterator[Engine]:
+    """Embedding and head of ``model``, loaded, around a swarm that opens with the first token.
+
+    Args:
+        model: From ``find_model`` with the same ``config``.
+        config: What the command line said.
+        report: Shows one line of progress or trouble to whoever waits.
+
+    Raises:
+        GptNodeError: identity or weights are wrong.
+    """
+    source, blocks_map = model.source, model.blocks_map
     wanted_tokens = config.context_tokens or DEFAULT_CONTEXT_TOKENS
     max_tokens = min(wanted_tokens, source.config.context_tokens)
     allow = AllowList(blocks_map)
@@ -86,17 +159,9 @@ async def open_client(
             embedding = (await lane.run(source.load_embedding)).value
             head = (await lane.run(lambda: source.load_head(embedding))).value
             generator = Generator(embedding, head, swarm, lane, source.device, max_tokens)
+            peer_id = host.peer_id if host is not None else None
             try:
-                yield Client(
-                    source,
-                    tokenizer,
-                    template,
-                    template.stops + (entry.stop if entry else ()),
-                    generator,
-                    swarm,
-                    map_path=config.map_path,
-                    peer_id=host.peer_id if host is not None else None,
-                )
+                yield Engine(source, embedding, head, generator, swarm, lane, peer_id)
             finally:
                 with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
                     scope.shield = True

@@ -5,6 +5,7 @@ A caller can't tell a local stage from a remote one (design law 4).
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import trio
@@ -19,6 +20,7 @@ from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.loading import ModelKey
 from gptnode.node.tensors import check_hidden, from_wire, to_wire
+from gptnode.node.timing import HopTiming
 from gptnode.span import Span
 from gptnode.wire.limits import chunk_bytes
 from gptnode.wire.messages import Open, Opened, Step, Truncate
@@ -40,6 +42,11 @@ class Stage(Protocol):
     @property
     def peer_id(self) -> str | None:
         """Who runs it; None for this node."""
+        ...
+
+    @property
+    def timing(self) -> HopTiming:
+        """Where the time of the last ``forward`` went; all zero before the first."""
         ...
 
     async def forward(self, hidden: Tensor, position: int) -> Tensor:
@@ -69,7 +76,7 @@ def step_blocks(stack: BlockStack, cache: KVCache, hidden: Tensor, position: int
         raise MismatchError(f"step at position {position}, but the cache ends at {cache.length}")
     if position < cache.length:
         cache.truncate(position)
-    return stack.forward(hidden, cache)
+    return stack(hidden, cache)
 
 
 class LocalStage:
@@ -80,13 +87,21 @@ class LocalStage:
     def __init__(self, stack: BlockStack, max_tokens: int, lane: ComputeLane) -> None:
         """Reserve a cache for ``max_tokens``; it is freed with the stage."""
         self.span = stack.span
+        self.timing = HopTiming()
         self._stack = stack
         self._cache = stack.new_cache(max_tokens)
         self._lane = lane
 
+    @property
+    def kv_bytes(self) -> int:
+        """Memory that holds keys and values now, in whole pages."""
+        return self._cache.bytes_in_use
+
     async def forward(self, hidden: Tensor, position: int) -> Tensor:
         """See ``Stage``."""
+        asked_s = time.perf_counter()
         work = await self._lane.run(lambda: step_blocks(self._stack, self._cache, hidden, position))
+        self.timing = HopTiming.here(time.perf_counter() - asked_s, work.compute_s)
         return work.value
 
     async def truncate(self, length: int) -> None:
@@ -113,6 +128,7 @@ class RemoteStage:
         self.peer_id = peer_id
         self.span = opened.span
         self.max_tokens = opened.max_tokens
+        self.timing = HopTiming()
         self._label = label
         self._model = model
         self._opened = opened
@@ -157,7 +173,9 @@ class RemoteStage:
         except BaseException:
             await channel.aclose()
             raise
-        channel.raise_limit(chunk_bytes(opened.max_chunk_tokens, model.d_model, model.dtype_name))
+        channel.raise_limit(
+            chunk_bytes(opened.max_chunk_tokens, model.d_model, model.activation_name)
+        )
         return cls(peer_id, label, model, opened, channel)
 
     @property
@@ -172,9 +190,11 @@ class RemoteStage:
 
     async def forward(self, hidden: Tensor, position: int) -> Tensor:
         """See ``Stage``; refuses an answer for other weights, blocks, position or session."""
-        reply = await self._channel.request(
-            Step(position, to_wire(hidden)), timeout_s=STEP_TIMEOUT_S
-        )
+        asked_s = time.perf_counter()
+        step = Step(position, to_wire(hidden))
+        sent_s = time.perf_counter()
+        reply = await self._channel.request(step, timeout_s=STEP_TIMEOUT_S)
+        answered_s = time.perf_counter()
         sent = (self._opened.fingerprint, self._opened.span, self._opened.epoch, position)
         if (reply.fingerprint, reply.span, reply.epoch, reply.position) != sent:
             raise MismatchError(
@@ -184,6 +204,13 @@ class RemoteStage:
         result = from_wire(reply.hidden, hidden.device)
         batch, tokens, width = hidden.shape
         check_hidden(result, (batch, tokens, width), self._model.dtype, self._label)
+        done_s = time.perf_counter()
+        self.timing = HopTiming.round_trip(
+            done_s - asked_s,
+            queue_s=reply.queue_s,
+            compute_s=reply.compute_s,
+            serialise_s=(sent_s - asked_s) + (done_s - answered_s),
+        )
         return result
 
     async def truncate(self, length: int) -> None:

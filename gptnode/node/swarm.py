@@ -84,6 +84,16 @@ class Swarm:
         self._own_blocks: dict[Span, BlockStack] = {}
         self._more_addrs: dict[str, tuple[str, ...]] = {}
 
+    @property
+    def own_blocks(self) -> tuple[BlockStack, ...]:
+        """The blocks that this node itself has loaded so far."""
+        return tuple(self._own_blocks.values())
+
+    @property
+    def own_kv_bytes(self) -> int:
+        """Memory of this node's caches of the pipeline in use, in whole pages."""
+        return sum(stage.kv_bytes for stage in self._stages if isinstance(stage, LocalStage))
+
     async def open_pipeline(self, max_tokens: int) -> Pipeline:
         """Open a stage for each hop of the best route there is, in caches of ``max_tokens``.
 

@@ -72,7 +72,8 @@ class ModelEntry:
     files that are not where such a folder has them; the form with ``LLAMA_WEIGHTS`` may do that.
     ``fingerprint`` (32 hex digits) says which files are meant, to nodes that hold only a part of
     them; None where every node has them all.
-    ``dtype`` (``bf16``, ``f16``, ``f32``) and ``template`` are None where the model's own count.
+    ``dtype`` (``bf16``, ``f16``, ``f32``, ``int8``, ``int4``) and ``template`` are None where the
+    model's own count.
     """
 
     name: str

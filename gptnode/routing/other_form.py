@@ -20,7 +20,14 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 from gptnode.routing.entries import ClientEntry, MapEntries, ModelEntry, PeerEntry, RouteEntry
 from gptnode.routing.json_reader import JsonNode, JsonObject, Problems, quoted, suggestion
-from gptnode.routing.own_form import DTYPES, MAX_BLOCKS, read_addr, read_peer_id, repeats
+from gptnode.routing.own_form import (
+    DTYPES,
+    DTYPES_EXAMPLE,
+    MAX_BLOCKS,
+    read_addr,
+    read_peer_id,
+    repeats,
+)
 from gptnode.span import Span
 
 __all__ = ["is_other_form", "read_other_form"]
@@ -178,7 +185,7 @@ def _dtype(fields: JsonObject) -> str | None:
         return None
     name = DTYPE_SPELLINGS.get(text.lower(), text.lower())
     if name not in DTYPES:
-        raise fields.node.key("LLAMA_DTYPE", text).wrong('"bf16", "f16" or "f32"')
+        raise fields.node.key("LLAMA_DTYPE", text).wrong(DTYPES_EXAMPLE)
     return name
 
 

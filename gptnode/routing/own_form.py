@@ -25,6 +25,7 @@ from gptnode.span import Span
 
 __all__ = [
     "DTYPES",
+    "DTYPES_EXAMPLE",
     "MAX_BLOCKS",
     "read_addr",
     "read_own_form",
@@ -33,7 +34,8 @@ __all__ = [
     "repeats",
 ]
 
-DTYPES = ("bf16", "f16", "f32")
+DTYPES = ("bf16", "f16", "f32", "int8", "int4")
+DTYPES_EXAMPLE = '"bf16", "f16", "f32", "int8" or "int4"'
 
 MAX_BLOCKS = 10_000
 """No model has so many; a typing error must not make a list of 10 ** 12 blocks."""
@@ -181,7 +183,7 @@ def _model(node: JsonNode) -> ModelEntry:
     dtype = fields.optional("dtype")
     template = fields.optional("template")
     if dtype is not None and dtype.value not in DTYPES:
-        raise dtype.wrong('"bf16", "f16" or "f32"')
+        raise dtype.wrong(DTYPES_EXAMPLE)
     return ModelEntry(
         name=fields.required("name", '"my-llama"').line('"my-llama"'),
         path=path.line('"/data/my-llama"') if path is not None else None,

@@ -21,10 +21,11 @@ from gptnode.wire.checks import (
     check_span,
     clean_text,
 )
-from gptnode.wire.tensor import ITEMSIZE_BYTES, WireTensor
+from gptnode.wire.tensor import WireTensor
 
 __all__ = [
     "MAX_NEXT_HOPS",
+    "MODEL_DTYPES",
     "Close",
     "Closed",
     "ErrorCode",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 MAX_NEXT_HOPS = 64
+MODEL_DTYPES = ("bf16", "f16", "f32", "int8", "int4")
+"""What a model may be computed in; hidden states of the last two travel as bf16."""
 _MAX_ADDRS = 16
 _MAX_ADDR_CHARS = 512
 _MAX_NAME_CHARS = 256
@@ -92,8 +95,9 @@ class Open:
     """Client to server, first: take me in for a session over ``span`` of this very model.
 
     ``fingerprint`` names weights and configuration, ``max_tokens`` the longest context that the
-    session will hold, ``dtype`` that of the activations. ``next_hops`` is empty in a star; in a
-    ring it is the rest of the route, and a server that can't forward refuses with NO_SPAN.
+    session will hold, ``dtype`` (one of MODEL_DTYPES) what the model is to be computed in.
+    ``next_hops`` is empty in a star; in a ring it is the rest of the route, and a server that can't
+    forward refuses with NO_SPAN.
     """
 
     model: str
@@ -109,8 +113,8 @@ class Open:
         check_name("fingerprint", self.fingerprint, longest=_MAX_ID_CHARS)
         check_span("span", self.span)
         check_integer("max_tokens", self.max_tokens, least=1, most=MAX_TOKENS)
-        if type(self.dtype) is not str or self.dtype not in ITEMSIZE_BYTES:
-            raise LocalProtocolError(f"dtype must be one of {', '.join(ITEMSIZE_BYTES)}")
+        if type(self.dtype) is not str or self.dtype not in MODEL_DTYPES:
+            raise LocalProtocolError(f"dtype must be one of {', '.join(MODEL_DTYPES)}")
         if type(self.next_hops) is not tuple or len(self.next_hops) > MAX_NEXT_HOPS:
             raise LocalProtocolError(f"next_hops must be at most {MAX_NEXT_HOPS} hops")
         if not all(type(hop) is NextHop for hop in self.next_hops):

@@ -143,7 +143,19 @@ def test_a_wrong_field_is_named_with_its_file(changes: dict[str, Any], message: 
         ({"model_type": "mistral"}, "sliding_window is not null"),
         ({"model_type": "mistral", "sliding_window": 4096}, "sliding_window is not null"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; supported is 'silu'"),
-        ({"quantization_config": {}}, "quantization_config is set"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "quantization_config.quant_method is 'gptq', whose weights gptnode doesn't read; take",
+        ),
+        ({"quantization_config": {}}, "quantization_config.quant_method is None"),
+        (
+            {"quantization_config": {"quant_method": "gptnode", "bits": 4, "version": 2}},
+            "quantization_config.version is 2; this gptnode reads version 1",
+        ),
+        (
+            {"quantization_config": {"quant_method": "gptnode", "bits": 2, "version": 1}},
+            "quantization_config.bits is 2; supported are 8 and 4",
+        ),
         ({"dtype": "float64"}, "dtype is 'float64'; supported are bfloat16, float16, float32"),
         (
             {"rope_parameters": {"rope_type": "longrope"}},

@@ -33,7 +33,7 @@ from gptnode.model.weights import WeightIndex
 from gptnode.span import Span
 
 torch.set_num_threads(1)
-folder, span, dtype = Path(sys.argv[1]), Span.parse(sys.argv[2]), DTYPES[sys.argv[3]]
+folder, span, dtype = Path(sys.argv[1]), Span.parse(sys.argv[2]), sys.argv[3]
 resident = psutil.Process().memory_info
 imported = resident().rss
 config, index = ModelConfig.from_folder(folder), WeightIndex.open(folder)
@@ -41,7 +41,7 @@ fingerprint = index.fingerprint(config)
 opened = resident().rss
 stack = load_blocks(index, config, span, dtype, torch.device("cpu"))
 loaded = resident().rss
-hidden = torch.ones(1, 8, config.d_model, dtype=dtype)
+hidden = torch.ones(1, 8, config.d_model, dtype=DTYPES[dtype])
 out = stack(hidden, stack.new_cache(4096))
 ran = resident().rss
 print(json.dumps({"imported": imported, "opened": opened, "loaded": loaded, "ran": ran}))

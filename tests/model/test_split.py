@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from gptnode.model.linear import Linear
 from gptnode.model.masks import MASK_ROWS
 from tests.model.test_parity import ROPES
 from tests.model.tiny import (
@@ -94,11 +96,12 @@ def test_a_failed_step_leaves_the_context_as_it_was(tmp_path: Path) -> None:
     parts, ids = load_parts(folder_of(tmp_path)), random_ids(10)
     stack, cache = parts.stacks[0], parts.stacks[0].new_cache(64)
     stack(parts.embedding(ids), cache)
-    first_mlp, hidden = stack.blocks[2].mlp, parts.embedding(random_ids(3, seed=2))
-    stack.blocks[2].mlp = torch.nn.Linear(7, 7)
+    blocks, hidden = stack.blocks, parts.embedding(random_ids(3, seed=2))
+    broken = replace(blocks[2], mlp=replace(blocks[2].mlp, up_proj=Linear(torch.ones(7, 7))))
+    stack.blocks = (*blocks[:2], broken, *blocks[3:])
     with pytest.raises(RuntimeError):
         stack(hidden, cache)
-    stack.blocks[2].mlp = first_mlp
+    stack.blocks = blocks
     assert cache.length == 10
     fresh = stack.new_cache(64)
     stack(parts.embedding(ids), fresh)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from gptnode.model.config import ModelConfig
+from gptnode.model.dtypes import dtype_name
 from gptnode.model.kv_cache import KVCache
 from gptnode.model.shard import (
     BlockStack,
@@ -140,16 +141,17 @@ def load_parts(
     config = ModelConfig.from_folder(folder)
     index = WeightIndex.open(folder)
     edges = [0, *cuts, config.n_blocks]
-    embedding = load_embedding(index, config, dtype, device)
+    name = dtype_name(dtype)
+    embedding = load_embedding(index, config, name, device)
     return Parts(
         config,
         index,
         embedding,
         [
-            load_blocks(index, config, Span(start, stop), dtype, device)
+            load_blocks(index, config, Span(start, stop), name, device)
             for start, stop in pairwise(edges)
         ],
-        load_head(index, config, dtype, device, tied=embedding),
+        load_head(index, config, name, device, tied=embedding),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ import trio
 
 from gptnode.errors import ContextError, GptNodeError, MismatchError, PeerBusyError, ProtocolError
 from gptnode.net.channel import ClientChannel
-from gptnode.node.block_server import BlockServer
-from gptnode.node.loading import ModelSource
+from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
+from gptnode.node.compute import ComputeLane
+from gptnode.node.loading import ModelSource, folder_paths, open_model
 from gptnode.node.tensors import from_wire, to_wire
 from gptnode.span import Span
 from gptnode.wire.limits import chunk_bytes
@@ -86,7 +88,7 @@ async def test_a_session_computes_what_the_blocks_compute(
         assert (opened.span, opened.fingerprint) == (span, source.key.fingerprint)
         for position, tokens in ((0, 5), (5, 1), (6, 1)):
             x = hidden(tokens, seed=position)
-            assert torch.equal(await step(channel, position, x), stack.forward(x, cache))
+            assert torch.equal(await step(channel, position, x), stack(x, cache))
 
 
 async def test_part_of_a_servers_span_can_be_asked_for(
@@ -96,7 +98,7 @@ async def test_part_of_a_servers_span_can_be_asked_for(
     part = source.load_blocks(Span(2, 3))
     async with session(host, "anna", open_for(source, Span(2, 3))) as (channel, _):
         x = hidden(4)
-        assert torch.equal(await step(channel, 0, x), part.forward(x, part.new_cache(8)))
+        assert torch.equal(await step(channel, 0, x), part(x, part.new_cache(8)))
 
 
 async def test_two_sessions_of_one_peer_share_no_cache(
@@ -243,3 +245,23 @@ async def test_a_session_that_outgrows_its_room_is_told_so(
         await step(channel, 0, hidden(4))
         with pytest.raises(ContextError):
             await step(channel, 4, hidden(1))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+async def test_blocks_with_quantised_weights_take_and_give_bf16(
+    dtype: str, host: MemoryHost, lane: ComputeLane, tiny_model: Path
+) -> None:
+    source = open_model("tiny", folder_paths(tiny_model), dtype, CPU)
+    server = BlockServer(lane, KVBudget(1 << 24, 8), epoch=1)
+    server.models["tiny"] = ServedModel(source, (source.load_blocks(ALL),))
+    server.loading = False
+    host.servers["anna"] = server
+    stack = source.load_blocks(ALL)
+    cache = stack.new_cache(8)
+    async with session(host, "anna", open_for(source, dtype=dtype)) as (channel, _):
+        for position, tokens in ((0, 3), (3, 1)):
+            x = hidden(tokens).bfloat16()
+            assert torch.equal(await step(channel, position, x), stack(x, cache))
+    error = await opening(host, open_for(source, dtype="bf16"))
+    assert isinstance(error, MismatchError)
+    assert f"computes tiny in {dtype}, not bf16" in error.detail

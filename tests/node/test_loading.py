@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gptnode.errors import MismatchError, ModelFileError, UsageError
+from gptnode.model.dtypes import DTYPES
+from gptnode.model.quantised_folder import quantise_folder
 from gptnode.node.loading import folder_paths, open_device, open_model
 from gptnode.span import Span
 
@@ -83,3 +85,58 @@ def test_a_device_that_is_not_there_is_a_usage_error(name: str) -> None:
 def test_a_dtype_that_does_not_exist_is_a_usage_error(tiny_model: Path) -> None:
     with pytest.raises(UsageError, match="bf16"):
         open_model("m", folder_paths(tiny_model), "fp64", CPU)
+
+
+@pytest.fixture(scope="module", params=["int8", "int4"])
+def quantised(
+    request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny model as `gptnode quantize` writes it; the folder has the dtype's name."""
+    folder = tmp_path_factory.mktemp("quantised") / request.param
+    quantise_folder(tiny_model, folder, request.param, lambda done, total: None)
+    return folder
+
+
+def test_a_quantised_folder_is_of_its_own_dtype_and_activations_are_bf16(quantised: Path) -> None:
+    for dtype_name in (None, quantised.name):
+        key = open_model("m", folder_paths(quantised), dtype_name, CPU).key
+        assert key.dtype_name == quantised.name
+        assert (key.dtype, key.activation_name) == (torch.bfloat16, "bf16")
+
+
+def test_a_quantised_folder_computes_what_its_original_does_when_quantised_on_the_way(
+    quantised: Path, tiny_model: Path
+) -> None:
+    results = []
+    for folder in (quantised, tiny_model):
+        source = open_model("m", folder_paths(folder), quantised.name, CPU)
+        embedding, stack = source.load_embedding(), source.load_blocks(Span(0, 4))
+        hidden = stack(embedding(torch.tensor([[5, 9, 11]])), stack.new_cache(4))
+        results.append(source.load_head(embedding)(hidden))
+    assert torch.equal(*results)
+
+
+def test_a_quantised_folder_has_no_other_dtype(quantised: Path) -> None:
+    for dtype_name in DTYPES.keys() - {quantised.name}:
+        with pytest.raises(UsageError, match=f"to {quantised.name} and can't .* in {dtype_name};"):
+            open_model("m", folder_paths(quantised), dtype_name, CPU)
+
+
+def test_quantised_weights_under_another_config_are_refused(
+    quantised: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    for config, weights in ((tiny_model, quantised), (quantised, tiny_model)):
+        folder = tmp_path / f"weights-of-{weights.name}"
+        folder.mkdir()
+        (folder / "config.json").write_bytes((config / "config.json").read_bytes())
+        (folder / "model.safetensors").write_bytes((weights / "model.safetensors").read_bytes())
+        with pytest.raises(ModelFileError, match=r"but config.json says that it is in"):
+            open_model("m", folder_paths(folder), None, CPU)
+
+
+def test_a_fingerprint_of_the_original_is_not_that_of_the_quantised_folder(
+    quantised: Path, tiny_model: Path
+) -> None:
+    stated = open_model("m", folder_paths(tiny_model), None, CPU).key.fingerprint
+    with pytest.raises(MismatchError, match=stated):
+        open_model("m", folder_paths(quantised), None, CPU, fingerprint=stated)

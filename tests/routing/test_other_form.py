@@ -125,6 +125,7 @@ def test_a_block_that_is_routed_again_has_a_replica() -> None:
         ({"LLAMA_DTYPE": "F16"}, ModelEntry("m", dtype="f16")),
         ({"LLAMA_DTYPE": "bfloat16"}, ModelEntry("m", dtype="bf16")),
         ({"LLAMA_DTYPE": "float32"}, ModelEntry("m", dtype="f32")),
+        ({"LLAMA_DTYPE": "INT4"}, ModelEntry("m", dtype="int4")),
         ({"CHAT_TEMPLATE": "ChatML_im"}, ModelEntry("m", template="chatml")),
         ({"CHAT_TEMPLATE": "Gemma"}, ModelEntry("m", template="Gemma")),
         ({"STOP": "</s>"}, ModelEntry("m", stop=("</s>",))),
@@ -156,7 +157,7 @@ MISTAKES: list[tuple[tuple[str | int, ...], object, str]] = [
     (("models", 0, "model_name"), DROP, "models[0].model_name: missing; write for example"),
     (("models", 0, "STOP"), 2, "models[0].STOP: must be a string such as"),
     (("models", 0, "LLAMA_WEIGHTS"), 2, "models[0].LLAMA_WEIGHTS: must be a string such as"),
-    (("models", 0, "LLAMA_DTYPE"), "q8", 'models[0].LLAMA_DTYPE: must be "bf16", "f16" or "f32"'),
+    (("models", 0, "LLAMA_DTYPE"), "q8", 'models[0].LLAMA_DTYPE: must be "bf16", "f16", "f32", "i'),
     (
         ("models",),
         [{"model_name": "m"}, {"model_name": "m"}],

@@ -81,8 +81,16 @@ MISTAKES: list[tuple[tuple[str | int, ...], object, str]] = [
     (("models", 0, "paht"), "x", 'models[0].paht: unknown key; did you mean "path"?'),
     (("models", 0, "path"), ["x"], 'models[0].path: must be a string such as "/data/my-llama"'),
     (("models", 0, "path"), "\x00", "models[0].path: must have no blanks at its ends"),
-    (("models", 0, "dtype"), "q8", 'models[0].dtype: must be "bf16", "f16" or "f32", not "q8"'),
-    (("models", 0, "dtype"), [], 'models[0].dtype: must be "bf16", "f16" or "f32", not a list'),
+    (
+        ("models", 0, "dtype"),
+        "q8",
+        'models[0].dtype: must be "bf16", "f16", "f32", "int8" or "int4", not "q8"',
+    ),
+    (
+        ("models", 0, "dtype"),
+        [],
+        'models[0].dtype: must be "bf16", "f16", "f32", "int8" or "int4", not a list',
+    ),
     (("models", 0, "template"), 3, 'models[0].template: must be a string such as "chatml", not 3'),
     (
         ("models", 0, "stop"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gptnode.span import Span
 from gptnode.wire.checks import MAX_INTEGER, MAX_TOKENS
 from gptnode.wire.messages import (
+    MODEL_DTYPES,
     Close,
     Closed,
     ErrorCode,
@@ -30,6 +31,7 @@ names = st.text(
     st.characters(codec="utf-8").filter(lambda char: char.isprintable()), min_size=1, max_size=40
 )
 dtypes = st.sampled_from(sorted(ITEMSIZE_BYTES))
+model_dtypes = st.sampled_from(sorted(MODEL_DTYPES))
 tokens = st.integers(0, MAX_TOKENS)
 some_tokens = st.integers(1, MAX_TOKENS)
 integers = st.integers(0, MAX_INTEGER)
@@ -49,7 +51,7 @@ def tensors(draw: st.DrawFn) -> WireTensor:
 
 hops = st.builds(NextHop, names, st.lists(names, max_size=3).map(tuple), spans)
 opens = st.builds(
-    Open, names, names, spans, some_tokens, dtypes, st.lists(hops, max_size=3).map(tuple)
+    Open, names, names, spans, some_tokens, model_dtypes, st.lists(hops, max_size=3).map(tuple)
 )
 openeds = st.builds(Opened, names, spans, integers, some_tokens, some_tokens)
 steps = st.builds(Step, tokens, tensors())

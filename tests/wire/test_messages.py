@@ -75,7 +75,7 @@ CASES: list[tuple[type, str, list[Any]]] = [
     (Open, "fingerprint", BAD_NAMES),
     (Open, "span", BAD_SPANS),
     (Open, "max_tokens", [*BAD_TOKENS, 0]),
-    (Open, "dtype", ["f64", "", None, 4]),
+    (Open, "dtype", ["f64", "", None, 4, "i32", "int2"]),
     (Open, "next_hops", [[HOP], None, (HOP,) * 65, ("hop",)]),
     (Opened, "fingerprint", BAD_NAMES),
     (Opened, "span", BAD_SPANS),
@@ -101,7 +101,7 @@ CASES: list[tuple[type, str, list[Any]]] = [
     (NextHop, "peer_id", BAD_NAMES),
     (NextHop, "addrs", [["a"], None, ("a",) * 17, (1,), ("",), ("\x07",), ("a" * 513,)]),
     (NextHop, "span", BAD_SPANS),
-    (WireTensor, "dtype", ["f64", "", None, 4, ["f32"]]),
+    (WireTensor, "dtype", ["f64", "", None, 4, ["f32"], "int8"]),
     (
         WireTensor,
         "shape",

@@ -1,0 +1,26 @@
+"""All rows, in the order of the table in the documentation."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Row
+from benchmarks.rows.batched import BATCHED
+from benchmarks.rows.context_curve import CONTEXT_CURVE
+from benchmarks.rows.decode import DECODE
+from benchmarks.rows.long_context import LONG_CONTEXT
+from benchmarks.rows.memory import MEMORY
+from benchmarks.rows.prefill import PREFILL
+from benchmarks.rows.start_up import START_UP
+from benchmarks.rows.two_peers import TWO_PEERS
+
+__all__ = ["ROWS"]
+
+ROWS: tuple[Row, ...] = (
+    *DECODE,
+    *PREFILL,
+    TWO_PEERS,
+    LONG_CONTEXT,
+    START_UP,
+    MEMORY,
+    CONTEXT_CURVE,
+    BATCHED,
+)

@@ -1,0 +1,125 @@
+"""Two `gptnode serve` processes on loopback against one process; llama.cpp's own split likewise."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.bench import Bench, Row
+from benchmarks.processes import ServerProcess, server_process
+from benchmarks.record import Finding, Outcome, Series, Target
+from benchmarks.sides import Figures, gptnode_bench, llama_cpp
+from benchmarks.stats import ratios
+from benchmarks.swarm import running_swarm
+from gptnode.demo.layout import free_ports
+from gptnode.errors import PeerUnreachableError
+
+__all__ = ["TWO_PEERS"]
+
+DTYPE = "bf16"
+N_SERVERS = 2
+KEPT = 0.95
+SERVER = Path(__file__).resolve().parent.parent / "workers" / "llama_cpp_server.py"
+DIAL_TIMEOUT_S = 30.0
+
+
+class IdleWatch:
+    """One process, and how busy the servers were that had nothing to do meanwhile."""
+
+    def __init__(self, bench: Bench, servers: tuple[ServerProcess, ...]) -> None:
+        """``servers`` serve, and nobody uses them."""
+        self._bench = bench
+        self._servers = servers
+        self.percent: list[float] = []
+
+    def __call__(self) -> Figures:
+        """Measure one process that has all blocks."""
+        used_s, started = self._used_s(), time.perf_counter()
+        figures = gptnode_bench(self._bench, ("--model-dir", self._bench.weights.folder(DTYPE)))
+        elapsed_s = time.perf_counter() - started
+        self.percent.append(100 * (self._used_s() - used_s) / elapsed_s)
+        return figures
+
+    def _used_s(self) -> float:
+        return sum(server.cpu_s for server in self._servers)
+
+
+def measure_two_peers(bench: Bench) -> Outcome:
+    """Alternating runs, through the servers and without them."""
+    settings = bench.settings
+    with (
+        running_swarm(bench.weights.folder(DTYPE), N_SERVERS, settings.threads) as swarm,
+        _llama_servers(bench) as endpoints,
+    ):
+        alone = IdleWatch(bench, swarm.servers)
+        sides: dict[str, Callable[[], Figures]] = {
+            "gptnode, one process": alone,
+            "gptnode, two servers": lambda: gptnode_bench(bench, swarm.where),
+            "llama.cpp, one process": lambda: llama_cpp(bench, DTYPE),
+            "llama.cpp, two servers": lambda: llama_cpp(bench, DTYPE, servers=endpoints),
+        }
+        found = bench.in_turn(sides)
+    decode = {name: tuple(f.decode_tokens_per_s for f in each) for name, each in found.items()}
+    prefill = {name: tuple(f.prefill_tokens_per_s for f in each) for name, each in found.items()}
+
+    def kept(rates: dict[str, tuple[float, ...]], side: str) -> tuple[float, ...]:
+        return ratios(rates[f"{side}, two servers"], rates[f"{side}, one process"])
+
+    target = Target(KEPT)
+    return Outcome(
+        (
+            *(Series(f"decode: {name}", "tokens/s", values) for name, values in decode.items()),
+            *(Series(f"prefill: {name}", "tokens/s", values) for name, values in prefill.items()),
+            Series("both servers while idle", "% of a core", tuple(alone.percent)),
+        ),
+        (
+            Finding("decode, two servers / one process", "x", kept(decode, "gptnode"), target),
+            Finding("prefill, two servers / one process", "x", kept(prefill, "gptnode"), target),
+            Finding(
+                "llama.cpp: decode, two RPC servers / one process", "x", kept(decode, "llama.cpp")
+            ),
+            Finding(
+                "llama.cpp: prefill, two RPC servers / one process", "x", kept(prefill, "llama.cpp")
+            ),
+        ),
+        (f"all in {DTYPE}; the client holds embedding and head, the servers eight blocks each",),
+    )
+
+
+@contextmanager
+def _llama_servers(bench: Bench) -> Iterator[tuple[str, ...]]:
+    """HOST:PORT of llama.cpp's RPC servers, which are ended with the block."""
+    ports = free_ports(N_SERVERS)
+    python, threads = bench.weights.rivals_python, str(bench.settings.threads)
+    with ExitStack() as stack:
+        for port in ports:
+            stack.enter_context(server_process([python, SERVER, str(port), threads]))
+        for port in ports:
+            _wait_until_listening(port)
+        yield tuple(f"127.0.0.1:{port}" for port in ports)
+
+
+def _wait_until_listening(port: int) -> None:
+    """Dials until somebody answers.
+
+    Raises:
+        PeerUnreachableError: nobody did in time.
+    """
+    deadline = time.monotonic() + DIAL_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with socket.socket() as dialling:
+            if not dialling.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.1)
+    raise PeerUnreachableError(f"llama.cpp's RPC server on port {port} doesn't listen")
+
+
+TWO_PEERS = Row(
+    "two-peers",
+    "decode and prefill through two servers on loopback against one process",
+    measure_two_peers,
+    rivals=True,
+)

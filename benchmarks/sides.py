@@ -1,0 +1,90 @@
+"""The sides of a comparison: each runs in a process of its own and answers with the same figures.
+
+All load the same weights, warm up in the same way (the whole prompt and a few steps, not counted),
+and count a step as what a chat does: compute, take the likeliest token.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.bench import Bench
+from benchmarks.processes import ServerProcess, read_json, run, run_json
+
+__all__ = ["Figures", "gptnode_bench", "llama_cpp", "transformers"]
+
+WORKERS = Path(__file__).resolve().parent / "workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a side did. Decode is the median step; ``weight_bytes`` is 0 for rivals.
+
+    ``peak_bytes`` is the most memory of the largest of the servers that were watched.
+    """
+
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    weight_bytes: int = 0
+    peak_bytes: int = 0
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any], peak_bytes: int = 0) -> Self:
+        """Out of the JSON of `gptnode bench` or of a worker."""
+        return cls(
+            float(answer["prefill_tokens_per_s"]),
+            float(answer["decode_tokens_per_s"]),
+            int(answer.get("weight_bytes") or 0),
+            peak_bytes,
+        )
+
+
+def gptnode_bench(
+    bench: Bench, where: Sequence[str | Path], *, watched: Sequence[ServerProcess] = ()
+) -> Figures:
+    """`gptnode bench`, where ``where`` is its options for a folder or a map, and for the context.
+
+    Raises:
+        GptNodeError: it failed.
+    """
+    command = [sys.executable, "-m", "gptnode", "bench", *where, *_amount(bench), "--json"]
+    ended = run(command, watched=watched)
+    return Figures.of(read_json(command, ended.out), ended.peak_bytes)
+
+
+def llama_cpp(bench: Bench, dtype: str, *, servers: Sequence[str] = ()) -> Figures:
+    """llama.cpp in its form of ``dtype``, over RPC ``servers`` (HOST:PORT) if there are any.
+
+    Raises:
+        GptNodeError: it failed.
+    """
+    rpc = [part for server in servers for part in ("--rpc", server)]
+    worker = WORKERS / "llama_cpp_bench.py"
+    return _rival(bench, [worker, bench.weights.gguf(dtype), *rpc])
+
+
+def transformers(bench: Bench) -> Figures:
+    """Hugging Face transformers in bf16.
+
+    Raises:
+        GptNodeError: it failed.
+    """
+    return _rival(bench, [WORKERS / "transformers_bench.py", bench.weights.folder("bf16")])
+
+
+def _rival(bench: Bench, script: Sequence[str | Path]) -> Figures:
+    command = [bench.weights.rivals_python, *script, *_amount(bench)]
+    return Figures.of(run_json(command))
+
+
+def _amount(bench: Bench) -> list[str]:
+    settings = bench.settings
+    return [
+        *("--prompt-tokens", str(settings.prompt_tokens)),
+        *("--tokens", str(settings.tokens)),
+        *("--threads", str(settings.threads)),
+    ]

@@ -1,0 +1,71 @@
+"""Linear layers over matrices in bf16, f16, f32, or in 8 or 4 bit.
+
+Floats are torch's own business. Quantised matrices are multiplied in bf16: they are written out
+into memory that all layers share, which costs little beside a product with many rows; few rows
+are the business of the kernels (`gptnode.model.native`), which read the integers themselves.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptnode.model.native import binding as native
+from gptnode.model.quantised import QuantisedWeight
+
+__all__ = ["Linear", "Scratch", "one_row_products"]
+
+
+class Scratch:
+    """Memory for one matrix in bf16, kept from product to product.
+
+    Not safe for use from several threads at once.
+    """
+
+    def __init__(self) -> None:
+        """No memory yet."""
+        self._buffer = torch.empty(0, dtype=torch.bfloat16)
+
+    def written_out(self, weight: QuantisedWeight) -> Tensor:
+        """``weight`` (N, K) in bf16, valid until the next call."""
+        if weight.device.type != "cpu" or not native.available:
+            return weight.dequantise(torch.bfloat16)
+        count = weight.shape[0] * weight.shape[1]
+        if self._buffer.numel() < count:
+            self._buffer = torch.empty(count, dtype=torch.bfloat16)
+        return native.dequantise(weight, self._buffer[:count].view(weight.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """``x @ weight.T + bias``; ``weight`` is (N, K), ``bias`` (N) or None."""
+
+    weight: Tensor | QuantisedWeight
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
+        """(..., K) -> (..., N), of the dtype of ``x``."""
+        weight = self.weight
+        if isinstance(weight, QuantisedWeight):
+            weight = scratch.written_out(weight)
+        return F.linear(x, weight, self.bias)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and bias."""
+        return self.weight.nbytes + (self.bias.nbytes if self.bias is not None else 0)
+
+
+def one_row_products(x: Tensor, rows: int) -> AbstractContextManager[None]:
+    """In here, products of ``rows`` rows like ``x`` run on torch's fastest operators for them.
+
+    oneDNN reads bf16 weights at half the bandwidth of torch's own matrix-vector product.
+    """
+    if rows == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        without: AbstractContextManager[None] = torch.backends.mkldnn.flags(enabled=False)
+        return without
+    return nullcontext()
