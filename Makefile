@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 # A prompt goes through the environment, so that quotes and dollars in it reach gptnode unchanged.
 export PROMPT
 
-.PHONY: demo test lint types docs format clean help
+.PHONY: demo test lint types docs format bench clean help
 
 demo: $(STAMP)  ## a swarm on this machine and a chat over it [PROMPT="..."] [PEERS=2]
 	@if [ -n "$$PROMPT" ]; then $(BIN)/gptnode demo --peers $(PEERS) --prompt "$$PROMPT"; \
@@ -33,9 +33,12 @@ format: $(STAMP)  ## puts the code into form
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+bench: $(STAMP)  ## measurements beside llama.cpp and transformers [ROW=all] [ARGS="..."]; see benchmarks/README.md
+	@$(BIN)/python -m benchmarks $(or $(ROW),all) $(ARGS)
+
 clean:  ## removes .venv, caches and build products
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find gptnode tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find gptnode tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile

@@ -22,7 +22,7 @@ from benchmarks.table import record_tables
 from benchmarks.weights import Weights
 from gptnode.errors import GptNodeError, UsageError
 
-__all__ = ["cli", "main"]
+__all__ = ["Options", "cli", "main", "run_rows"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -74,12 +74,12 @@ def cli() -> None:
     """Measure gptnode beside llama.cpp and transformers on the same weights."""
 
 
-def _run(rows: Sequence[Row], options: Options) -> None:
+def run_rows(rows: Sequence[Row], options: Options) -> None:
     """Measure rows one after another; each is shown and kept as soon as it is done.
 
     Raises:
         UsageError: the rivals' environment is missing.
-        GptNodeError: a side failed.
+        GptNodeError: some rows failed; the others are kept.
     """
     console, progress = Console(), Console(stderr=True)
 
@@ -95,18 +95,31 @@ def _run(rows: Sequence[Row], options: Options) -> None:
     weights = Weights(options.work, python, report)
     meter = BandwidthMeter(options.work, options.settings.threads)
     bench = Bench(weights, options.settings, meter, options.results, report)
+    failed: list[str] = []
     for row in rows:
         report(f"{row.name}: {row.title}")
-        record = Record(
-            row=row.name,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            settings=options.settings,
-            versions=versions(python if row.rivals else None),
-            machine=this_machine(),
-            outcome=row.measure(bench),
-        )
+        try:
+            record = _measured(row, bench)
+        except GptNodeError as error:  # the other rows are worth having
+            report(f"{row.name}: {error}")
+            failed.append(row.name)
+            continue
         append(options.results, record)
         console.print(record_tables(record))
+    if failed:
+        raise GptNodeError(f"not measured: {', '.join(failed)}")
+
+
+def _measured(row: Row, bench: Bench) -> Record:
+    """One run of a row."""
+    return Record(
+        row=row.name,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=bench.settings,
+        versions=versions(bench.weights.rivals_python if row.rivals else None),
+        machine=this_machine(),
+        outcome=row.measure(bench),
+    )
 
 
 def _guarded(
@@ -141,8 +154,8 @@ def _add_command(name: str, summary: str, action: Callable[[Options], None]) -> 
 
 
 for _row in ROWS:
-    _add_command(_row.name, f"Measure {_row.title}.", partial(_run, (_row,)))
-_add_command("all", "Measure all rows, one after another.", partial(_run, ROWS))
+    _add_command(_row.name, f"Measure {_row.title}.", partial(run_rows, (_row,)))
+_add_command("all", "Measure all rows, one after another.", partial(run_rows, ROWS))
 _add_command("weights", "Write the model in all its forms, without measuring.", _make_weights)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -69,13 +69,7 @@ def server_process(command: Sequence[str | Path]) -> Iterator[ServerProcess]:
     argv = [str(part) for part in command]
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=clean_environment(),
-        )
+        process = _start(argv, subprocess.PIPE, log)
         try:
             line = process.stdout.readline() if process.stdout is not None else b""
             ready_s = time.perf_counter() - started
@@ -112,9 +106,7 @@ def run(command: Sequence[str | Path], *, watched: Sequence[ServerProcess] = ())
     argv = [str(part) for part in command]
     peak = 0
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=clean_environment()
-        )
+        process = _start(argv, out, err)
         try:
             while watched and process.poll() is None:
                 peak = max(peak, *(server.resident_bytes for server in watched))
@@ -159,6 +151,20 @@ def read_json(command: Sequence[str | Path], out: str) -> dict[str, Any]:
 def clean_environment() -> Mapping[str, str]:
     """This environment without gptnode's own variables, which would set options."""
     return {name: value for name, value in os.environ.items() if not name.startswith("GPTNODE_")}
+
+
+def _start(argv: Sequence[str], out: IO[bytes] | int, err: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a process without input.
+
+    Raises:
+        GptNodeError: there is no such program.
+    """
+    try:
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=clean_environment()
+        )
+    except OSError as error:
+        raise GptNodeError(f"can't run {argv[0]}: {error.strerror}") from error
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.record import Finding, Record, Series
-from benchmarks.table import figure, verdict
+from benchmarks.table import amount, figure, verdict
 from gptnode.errors import GptNodeError
 
 __all__ = ["BEGIN", "END", "insert", "markdown", "write"]
@@ -66,11 +66,10 @@ def _targets(records: Sequence[Record]) -> list[str]:
 
 
 def _measured(record: Record) -> list[str]:
-    outcome, settings = record.outcome, record.settings
+    outcome = record.outcome
     lines = [
-        f"{settings.rounds} rounds; {settings.prompt_tokens} tokens of prompt,"
-        f" {settings.tokens} decoded; {settings.threads} threads.",
-        *(f"{_sentence(note)}" for note in outcome.notes),
+        _sentence(amount(record.settings)),
+        *(_sentence(note) for note in outcome.notes),
         "",
         *_head("", "unit", "median", "min", "max"),
     ]

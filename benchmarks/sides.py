@@ -15,30 +15,51 @@ from typing import Any, Self
 from benchmarks.bench import Bench
 from benchmarks.processes import ServerProcess, read_json, run, run_json
 
-__all__ = ["Figures", "gptnode_bench", "llama_cpp", "transformers"]
+__all__ = ["PARTS", "Figures", "Times", "gptnode_bench", "llama_cpp", "transformers"]
 
 WORKERS = Path(__file__).resolve().parent / "workers"
 
 
+PARTS = ("queue", "compute", "serialise", "wire")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Where a hop, or the client itself, spent a decode step: milliseconds for each of `PARTS`."""
+
+    name: str
+    parts_ms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, answer: Mapping[str, Any]) -> Self:
+        """Out of an object with a key for each part."""
+        return cls(name, tuple(float(answer[f"{part}_ms"]) for part in PARTS))
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a side did. Decode is the median step; ``weight_bytes`` is 0 for rivals.
+    """What a side did. Decode is the median step.
 
-    ``peak_bytes`` is the most memory of the largest of the servers that were watched.
+    Rivals have no ``weight_bytes`` and no ``times``. ``peak_bytes`` is the most memory of the
+    largest of the servers that were watched.
     """
 
     prefill_tokens_per_s: float
     decode_tokens_per_s: float
     weight_bytes: int = 0
+    times: tuple[Times, ...] = ()
     peak_bytes: int = 0
 
     @classmethod
     def of(cls, answer: Mapping[str, Any], peak_bytes: int = 0) -> Self:
         """Out of the JSON of `gptnode bench` or of a worker."""
+        hops = [Times.of(f"{hop['peer']}", hop) for hop in answer.get("hops", ())]
+        client = [Times.of("client", answer["client"])] if "client" in answer else []
         return cls(
             float(answer["prefill_tokens_per_s"]),
             float(answer["decode_tokens_per_s"]),
-            int(answer.get("weight_bytes") or 0),
+            int(answer.get("weight_bytes", 0)),
+            (*client, *hops),
             peak_bytes,
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from benchmarks.record import Finding, Record, Series
+from benchmarks.record import Finding, Record, Series, Settings
 
-__all__ = ["figure", "record_tables", "verdict"]
+__all__ = ["amount", "figure", "record_tables", "verdict"]
 
 DIGITS = 3
 
@@ -30,12 +30,19 @@ def verdict(finding: Finding) -> str:
     return "met" if finding.met else "missed"
 
 
+def amount(settings: Settings) -> str:
+    """How much was measured, in words."""
+    rounds = "1 round" if settings.rounds == 1 else f"{settings.rounds} rounds"
+    threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
+    return (
+        f"{rounds}; {settings.prompt_tokens} tokens of prompt, {settings.tokens} decoded; {threads}"
+    )
+
+
 def record_tables(record: Record) -> RenderableType:
     """What was measured, what follows from it, and the notes."""
-    settings = record.settings
     measured = Table(
-        title=f"{record.row}: {settings.rounds} rounds, {settings.prompt_tokens} + "
-        f"{settings.tokens} tokens, {settings.threads} threads",
+        title=f"{record.row}: {amount(record.settings)}",
         title_justify="left",
     )
     for heading in ("measured", "unit"):

@@ -6,12 +6,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench, Row
 from benchmarks.processes import ServerProcess, server_process
 from benchmarks.record import Finding, Outcome, Series, Target
-from benchmarks.sides import Figures, gptnode_bench, llama_cpp
+from benchmarks.sides import PARTS, Figures, gptnode_bench, llama_cpp
 from benchmarks.stats import ratios
 from benchmarks.swarm import running_swarm
 from gptnode.demo.layout import free_ports
@@ -21,9 +22,18 @@ __all__ = ["TWO_PEERS"]
 
 DTYPE = "bf16"
 N_SERVERS = 2
+SPLIT = "gptnode, two servers"
 KEPT = 0.95
 SERVER = Path(__file__).resolve().parent.parent / "workers" / "llama_cpp_server.py"
 DIAL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaServers:
+    """llama.cpp's RPC servers; ``endpoints`` are their HOST:PORT."""
+
+    servers: tuple[ServerProcess, ...]
+    endpoints: tuple[str, ...]
 
 
 class IdleWatch:
@@ -52,14 +62,14 @@ def measure_two_peers(bench: Bench) -> Outcome:
     settings = bench.settings
     with (
         running_swarm(bench.weights.folder(DTYPE), N_SERVERS, settings.threads) as swarm,
-        _llama_servers(bench) as endpoints,
+        _llama_servers(bench) as theirs,
     ):
-        alone = IdleWatch(bench, swarm.servers)
+        alone = IdleWatch(bench, (*swarm.servers, *theirs.servers))
         sides: dict[str, Callable[[], Figures]] = {
             "gptnode, one process": alone,
-            "gptnode, two servers": lambda: gptnode_bench(bench, swarm.where),
+            SPLIT: lambda: gptnode_bench(bench, swarm.where),
             "llama.cpp, one process": lambda: llama_cpp(bench, DTYPE),
-            "llama.cpp, two servers": lambda: llama_cpp(bench, DTYPE, servers=endpoints),
+            "llama.cpp, two servers": lambda: llama_cpp(bench, DTYPE, servers=theirs.endpoints),
         }
         found = bench.in_turn(sides)
     decode = {name: tuple(f.decode_tokens_per_s for f in each) for name, each in found.items()}
@@ -73,7 +83,8 @@ def measure_two_peers(bench: Bench) -> Outcome:
         (
             *(Series(f"decode: {name}", "tokens/s", values) for name, values in decode.items()),
             *(Series(f"prefill: {name}", "tokens/s", values) for name, values in prefill.items()),
-            Series("both servers while idle", "% of a core", tuple(alone.percent)),
+            *_waterfall(found[SPLIT]),
+            Series("all servers while idle", "% of a core", tuple(alone.percent)),
         ),
         (
             Finding("decode, two servers / one process", "x", kept(decode, "gptnode"), target),
@@ -89,17 +100,28 @@ def measure_two_peers(bench: Bench) -> Outcome:
     )
 
 
+def _waterfall(rounds: list[Figures]) -> Iterator[Series]:
+    """Where a decode step through the servers spends its time."""
+    for at_once in zip(*(figures.times for figures in rounds), strict=True):
+        columns = zip(*(each.parts_ms for each in at_once), strict=True)
+        for part, values in zip(PARTS, columns, strict=True):
+            if any(values):
+                yield Series(f"a step: {at_once[0].name}, {part}", "ms", values)
+
+
 @contextmanager
-def _llama_servers(bench: Bench) -> Iterator[tuple[str, ...]]:
-    """HOST:PORT of llama.cpp's RPC servers, which are ended with the block."""
+def _llama_servers(bench: Bench) -> Iterator[LlamaServers]:
+    """llama.cpp's RPC servers, which are ended with the block."""
     ports = free_ports(N_SERVERS)
     python, threads = bench.weights.rivals_python, str(bench.settings.threads)
     with ExitStack() as stack:
-        for port in ports:
+        servers = tuple(
             stack.enter_context(server_process([python, SERVER, str(port), threads]))
+            for port in ports
+        )
         for port in ports:
             _wait_until_listening(port)
-        yield tuple(f"127.0.0.1:{port}" for port in ports)
+        yield LlamaServers(servers, tuple(f"127.0.0.1:{port}" for port in ports))
 
 
 def _wait_until_listening(port: int) -> None:

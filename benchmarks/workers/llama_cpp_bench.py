@@ -52,7 +52,7 @@ class Model:
             n_threads_batch=options.threads,
             n_batch=512,
             n_gpu_layers=-1 if options.rpc else 0,
-            flash_attn=options.flash_attention,
+            flash_attn=True,  # as llama.cpp itself chooses; prompts are faster with it
             verbose=False,
         )
 
@@ -89,7 +89,6 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, required=True)
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--flash-attention", action="store_true")
     parser.add_argument("--rpc", action="append", default=[], metavar="HOST:PORT")
     options = parser.parse_args()
     use_servers(options.rpc)

@@ -132,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     The exit code is 0, that of the `GptNodeError`, 2 for usage errors, 70 for bugs, 130 after
     Ctrl-C, 141 if nobody reads the output any more, 143 after SIGTERM.
     """
+    _let_idle_threads_sleep()
     if "_GPTNODE_COMPLETE" in os.environ:  # a shell asks for completions
         cli.main(prog_name="gptnode")
     code = _run(sys.argv[1:] if argv is None else list(argv))
@@ -160,6 +161,16 @@ def _run(args: list[str]) -> int:
             traceback.print_exc()
         return report_failure(error)
     return 0
+
+
+def _let_idle_threads_sleep() -> None:
+    """Threads of OpenMP that wait for work give their core away, unless the user wants otherwise.
+
+    By default they spin for milliseconds after each product, and two nodes on one machine then
+    take turns at keeping the other waiting. The runtime looks when torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")  # the runtime of LLVM and Intel
 
 
 def _leave_at_once(code: int) -> NoReturn:

@@ -7,7 +7,8 @@ are the business of the kernels (`gptnode.model.native`), which read the integer
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -60,12 +61,18 @@ class Linear:
         return self.weight.nbytes + (self.bias.nbytes if self.bias is not None else 0)
 
 
-def one_row_products(x: Tensor, rows: int) -> AbstractContextManager[None]:
+@contextmanager
+def one_row_products(x: Tensor, rows: int) -> Iterator[None]:
     """In here, products of ``rows`` rows like ``x`` run on torch's fastest operators for them.
 
-    oneDNN reads bf16 weights at half the bandwidth of torch's own matrix-vector product.
+    oneDNN reads bf16 weights at half the bandwidth of torch's own matrix-vector product. The switch
+    counts for the whole process: products belong to one thread.
     """
-    if rows == 1 and x.dtype == torch.bfloat16 and x.device.type == "cpu":
-        without: AbstractContextManager[None] = torch.backends.mkldnn.flags(enabled=False)
-        return without
-    return nullcontext()
+    if rows != 1 or x.dtype != torch.bfloat16 or x.device.type != "cpu":
+        yield
+        return
+    before = torch.backends.mkldnn.set_flags(False)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before[0])

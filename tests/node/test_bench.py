@@ -12,7 +12,6 @@ import trio
 from safetensors import safe_open
 
 from gptnode.errors import ModelFileError, StreamLostError, UsageError
-from gptnode.model.config import ModelConfig
 from gptnode.node import bench as bench_module
 from gptnode.node import generator as generator_module
 from gptnode.node.allow_list import AllowList
@@ -277,7 +276,9 @@ async def test_what_peers_hold_is_not_counted_here(swarm_config: ClientConfig) -
 
 
 @pytest.fixture
-def lose_ben(host: MemoryHost, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def lose_ben(
+    swarm_config: ClientConfig, host: MemoryHost, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], None]:
     """Makes ben die in the middle of the step with that number."""
     serve_step = BlockServer._step
     ben = host.servers["ben"]

@@ -303,3 +303,47 @@ async def test_a_prompt_of_any_allowed_length_passes_the_frame_limit(
 ) -> None:
     longest = [(7 * i) % 60 + 2 for i in range(halves.generator.max_tokens - 1)]
     assert await halves.greedy(longest, 1) == await whole.greedy(longest, 1)
+
+
+async def test_starting_over_keeps_the_sessions_and_computes_all_of_the_context_again(
+    halves: Bench, whole: Bench, host: MemoryHost
+) -> None:
+    begun = await halves.greedy(PROMPT, 4)
+    await halves.generator.start_over()
+    assert [server._budget.sessions for server in host.servers.values()] == [1, 1]
+    assert await halves.greedy(begun, 1) == await whole.greedy(PROMPT, 5)
+    assert halves.generator.timing is not None
+    assert halves.generator.timing.tokens == len(begun)
+
+
+async def test_starting_over_opens_the_sessions_so_that_the_first_token_need_not(
+    halves: Bench, host: MemoryHost
+) -> None:
+    await halves.generator.start_over()
+    assert set(host.dialled) == {"anna", "ben"}
+    host.dialled.clear()
+    await halves.greedy(PROMPT, 1)
+    assert not host.dialled
+
+
+async def test_starting_over_finds_a_replica_for_a_peer_that_is_gone(
+    with_replica: Bench, whole: Bench, host: MemoryHost
+) -> None:
+    await with_replica.greedy(PROMPT, 1)
+    host.kill("ben")
+    await with_replica.generator.start_over()
+    assert with_replica.swarm.hops()[1].label == "cleo"
+    assert await with_replica.greedy(PROMPT, 3) == await whole.greedy(PROMPT, 3)
+
+
+async def test_a_tokens_time_tells_that_a_peer_was_lost_on_the_way(
+    with_replica: Bench, host: MemoryHost
+) -> None:
+    begun = await with_replica.greedy(PROMPT, 1)
+    host.kill("ben")
+    await with_replica.greedy(begun, 1)
+    timing = with_replica.generator.timing
+    assert timing is not None
+    assert (timing.attempts, timing.tokens) == (2, len(begun))
+    parts_s = timing.client.total_s + sum(hop.total_s for hop in timing.hops)
+    assert parts_s == pytest.approx(timing.total_s)

@@ -34,6 +34,7 @@ __all__ = [
     "rotate",
     "silu_mul",
     "usable",
+    "use_plain",
 ]
 
 MAX_ROWS: Final = 32
@@ -54,6 +55,11 @@ def instructions() -> str:
     if not available:
         return "torch"
     return str(_kernels.ffi.string(_kernels.lib.gpt_instructions()).decode())
+
+
+def use_plain(yes: bool) -> None:
+    """Let plain C do everything, for the whole process: for tests of what other machines run."""
+    _kernels.lib.gpt_use_plain(yes)
 
 
 def bf16_pointer(tensor: Tensor) -> Handle:

@@ -71,6 +71,9 @@ void gpt_dequantise(const gpt_matrix *matrix, uint16_t *out, int threads);
 /* weight (n, k) in bf16 -> the values and scales of `matrix`, whose memory is given */
 void gpt_quantise(const uint16_t *weight, const gpt_matrix *matrix, int threads);
 
+/* With `yes`, plain C does what special instructions would do: so tests reach it on any machine. */
+void gpt_use_plain(int yes);
+
 /* "avx512-vnni-bf16", "avx512-vnni", "generic": which kernels this machine runs */
 const char *gpt_instructions(void);
 /* cffi: end */
@@ -120,9 +123,14 @@ static inline float exp_f32(float x) {
     return p * power.number;
 }
 
+#define INLINE static inline __attribute__((always_inline))
+
+/* Loops of a constant length, unrolled so that arrays become registers. */
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
+
 /* Compiled for several processors where the compiler can do that; chosen when loaded. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
 #endif

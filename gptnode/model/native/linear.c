@@ -11,11 +11,15 @@
 #include <immintrin.h>
 #endif
 /* How far ahead of the sums weights are asked for: past one DRAM latency at a core's bandwidth. */
-enum { AHEAD_BYTES = 2048 };
+enum { AHEAD_BYTES = 4096 };
 
 /* Outputs first .. first + count for up to MAX_TILE_ROWS vectors. */
 typedef void dot_tile(const gpt_matrix *matrix, int first, int count, const gpt_vector *x, int rows,
                       float *out, int out_stride);
+
+static int plain_only = 0;
+
+void gpt_use_plain(int yes) { plain_only = yes; }
 
 static const void *row_of(const gpt_matrix *matrix, int output) {
     size_t at = (size_t)output * matrix->stride;
@@ -27,9 +31,6 @@ static const uint16_t *scales_of(const gpt_matrix *matrix, int output) {
     int group = matrix->kind == GPT_INT8 ? GROUP_8 : GROUP_4;
     return matrix->scales + (size_t)output * (matrix->stride / group);
 }
-
-/* Loops of a constant length, unrolled so that arrays become registers. */
-#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < n; i++)
 
 /* ---- plain C ---- */
 
@@ -93,13 +94,12 @@ ALL_OUTPUTS(int4_plain, int4_row)
 /* ---- AVX-512 ---- */
 #ifdef GPT_X86
 
-#define INLINE static inline __attribute__((always_inline))
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 #define BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")))
 
-/* Every `apart`-th output from `output` on for `rows` vectors, all sums in registers. The sum of one
- * output and one vector runs in the same order whatever their numbers are. */
-BF16 INLINE void bf16_tile(const gpt_matrix *matrix, int output, const int outputs, int apart,
+/* `outputs` outputs for `rows` vectors, all sums in registers. The sum of one output and one vector
+ * runs in the same order whatever their numbers are. */
+BF16 INLINE void bf16_tile(const gpt_matrix *matrix, int output, const int outputs,
                            const gpt_vector *x, const int rows, float *out, int out_stride) {
     const uint16_t *w = row_of(matrix, output);
     __m512 sum[4][MAX_TILE_ROWS];
@@ -110,7 +110,7 @@ BF16 INLINE void bf16_tile(const gpt_matrix *matrix, int output, const int outpu
         __m512bh v[MAX_TILE_ROWS];
         EACH(t, rows) v[t] = (__m512bh)_mm512_maskz_loadu_epi16(in, x[t].bf16 + i);
         EACH(r, outputs) {
-            const uint16_t *at = w + (size_t)r * apart * matrix->stride + i;
+            const uint16_t *at = w + (size_t)r * matrix->stride + i;
             __m512bh of_row = (__m512bh)_mm512_maskz_loadu_epi16(in, at);
             _mm_prefetch((const char *)at + AHEAD_BYTES, _MM_HINT_T0);
             EACH(t, rows) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], of_row, v[t]);
@@ -118,10 +118,10 @@ BF16 INLINE void bf16_tile(const gpt_matrix *matrix, int output, const int outpu
     }
     EACH(r, outputs)
         EACH(t, rows)
-            out[(size_t)t * out_stride + r * apart] = _mm512_reduce_add_ps(sum[r][t]);
+            out[(size_t)t * out_stride + r] = _mm512_reduce_add_ps(sum[r][t]);
 }
 
-VNNI INLINE void int8_tile(const gpt_matrix *matrix, int output, const int outputs, int apart,
+VNNI INLINE void int8_tile(const gpt_matrix *matrix, int output, const int outputs,
                            const gpt_vector *x, const int rows, float *out, int out_stride) {
     const int8_t *w = row_of(matrix, output);
     const uint16_t *scales = scales_of(matrix, output);
@@ -138,7 +138,7 @@ VNNI INLINE void int8_tile(const gpt_matrix *matrix, int output, const int outpu
             __m512i v[MAX_TILE_ROWS];
             EACH(t, rows) v[t] = _mm512_loadu_si512(x[t].i16 + i);
             EACH(r, outputs) {
-                const int8_t *at = w + (size_t)r * apart * matrix->stride + i;
+                const int8_t *at = w + (size_t)r * matrix->stride + i;
                 __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)at));
                 if (i % 64 == 0) _mm_prefetch((const char *)at + AHEAD_BYTES, _MM_HINT_T0);
                 EACH(t, rows)
@@ -146,18 +146,18 @@ VNNI INLINE void int8_tile(const gpt_matrix *matrix, int output, const int outpu
             }
         }
         EACH(r, outputs) {
-            __m512 scale = _mm512_set1_ps(from_bf16(scales[(size_t)r * apart * groups + g]));
+            __m512 scale = _mm512_set1_ps(from_bf16(scales[(size_t)r * groups + g]));
             EACH(t, rows)
                 sum[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][t]), scale, sum[r][t]);
         }
     }
     EACH(r, outputs)
         EACH(t, rows)
-            out[(size_t)t * out_stride + r * apart] = _mm512_reduce_add_ps(sum[r][t]) * x[t].unit;
+            out[(size_t)t * out_stride + r] = _mm512_reduce_add_ps(sum[r][t]) * x[t].unit;
 }
 
 /* 64 weights of a vector are two groups: lanes 0-7 have the one's scale, 8-15 the other's. */
-VNNI INLINE void int4_tile(const gpt_matrix *matrix, int output, const int outputs, int apart,
+VNNI INLINE void int4_tile(const gpt_matrix *matrix, int output, const int outputs,
                            const gpt_vector *x, const int rows, float *out, int out_stride) {
     const char *w = row_of(matrix, output);
     const uint16_t *scales = scales_of(matrix, output);
@@ -171,11 +171,12 @@ VNNI INLINE void int4_tile(const gpt_matrix *matrix, int output, const int outpu
         __m128 units[MAX_TILE_ROWS];
         EACH(t, rows) units[t] = _mm_loadu_ps(x[t].units + i / GROUP_4);
         EACH(r, outputs) {
-            const char *at = w + ((size_t)r * apart * matrix->stride + i) / 2;
-            const void *four = scales + (size_t)r * apart * groups + i / GROUP_4;
+            const char *at = w + ((size_t)r * matrix->stride + i) / 2;
+            const void *four = scales + (size_t)r * groups + i / GROUP_4;
             __m128i bits = _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_loadl_epi64(four)), 16);
             __m512i bytes = _mm512_loadu_si512(at);
             _mm_prefetch(at + AHEAD_BYTES, _MM_HINT_T0);
+            if (i % 1024 == 0) _mm_prefetch((const char *)four + AHEAD_BYTES / 8, _MM_HINT_T0);
             __m512i half[2] = {_mm512_and_si512(bytes, nibble),
                                _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble)};
             EACH(t, rows) {
@@ -194,32 +195,32 @@ VNNI INLINE void int4_tile(const gpt_matrix *matrix, int output, const int outpu
     }
     EACH(r, outputs)
         EACH(t, rows)
-            out[(size_t)t * out_stride + r * apart] = _mm512_reduce_add_ps(sum[r][t]);
+            out[(size_t)t * out_stride + r] = _mm512_reduce_add_ps(sum[r][t]);
 }
 
-/* Constant numbers of outputs and rows keep the sums in registers. The outputs of a tile lie
- * `apart`, so that each is a stream of its own that goes on where the one before it ended. */
+/* Constant numbers of outputs and rows keep the sums in registers. For one row, outputs are taken
+ * one by one: a matrix is then one stream, which is what memory is fastest at. */
 #define TILES(NAME, TARGET, TILE, OUTPUTS)                                                        \
     TARGET static void NAME(const gpt_matrix *m, int first, int count, const gpt_vector *x,       \
                             int rows, float *out, int out_stride) {                               \
-        int apart = count / (rows == 1 ? 2 : OUTPUTS), i = 0;                                     \
-        for (; i < apart; i++) {                                                                  \
-            if (rows == 1) TILE(m, first + i, 2, apart, x, 1, out + i, out_stride);               \
-            else if (rows == 2) TILE(m, first + i, OUTPUTS, apart, x, 2, out + i, out_stride);    \
-            else if (rows == 3) TILE(m, first + i, OUTPUTS, apart, x, 3, out + i, out_stride);    \
-            else TILE(m, first + i, OUTPUTS, apart, x, 4, out + i, out_stride);                   \
+        int i = 0;                                                                                \
+        for (; rows > 1 && i + OUTPUTS <= count; i += OUTPUTS) {                                  \
+            if (rows == 2) TILE(m, first + i, OUTPUTS, x, 2, out + i, out_stride);                \
+            else if (rows == 3) TILE(m, first + i, OUTPUTS, x, 3, out + i, out_stride);           \
+            else TILE(m, first + i, OUTPUTS, x, 4, out + i, out_stride);                          \
         }                                                                                         \
-        for (i = apart * (rows == 1 ? 2 : OUTPUTS); i < count; i++)                               \
-            EACH(t, rows)                                                        \
-                TILE(m, first + i, 1, 0, x + t, 1, out + (size_t)t * out_stride + i, out_stride); \
+        for (; i < count; i++)                                                                    \
+            for (int t = 0; t < rows; t++)                                                        \
+                TILE(m, first + i, 1, x + t, 1, out + (size_t)t * out_stride + i, out_stride);    \
     }
 TILES(bf16_avx512, BF16, bf16_tile, 4)
 TILES(int8_avx512, VNNI, int8_tile, 2)
 TILES(int4_avx512, VNNI, int4_tile, 2)
 
 static int has_vnni(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    return !plain_only && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 
 static int has_bf16(void) { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }

@@ -1,22 +1,36 @@
 /* To 8 and 4 bits and back; the formats are those of gptnode.model.quantised. */
 #include "kernels.h"
 
+/* 128 weights of a row, in the order of the row. */
+static inline void run_of(const gpt_matrix *matrix, size_t at, float *wide) {
+    if (matrix->kind == GPT_INT8) {
+        const int8_t *values = (const int8_t *)matrix->values + at;
+        float scale = from_bf16(matrix->scales[at / GROUP_8]);
+        for (int j = 0; j < 128; j++) wide[j] = values[j] * scale;
+        return;
+    }
+    const uint8_t *bytes = (const uint8_t *)matrix->values + at / 2;
+    int8_t q[128];
+    for (int j = 0; j < 64; j++) q[j] = (int8_t)((bytes[j] & 15) - 8);
+    for (int j = 0; j < 64; j++) q[64 + j] = (int8_t)((bytes[j] >> 4) - 8);
+    for (int g = 0; g < 4; g++) {
+        float scale = from_bf16(matrix->scales[at / GROUP_4 + g]);
+        for (int j = 0; j < GROUP_4; j++) wide[32 * g + j] = q[32 * g + j] * scale;
+    }
+}
+
 CLONES static void dequantise_row(const gpt_matrix *matrix, int row, uint16_t *out) {
     size_t at = (size_t)row * matrix->stride;
-    int group = matrix->kind == GPT_INT8 ? GROUP_8 : GROUP_4;
-    const uint16_t *scales = matrix->scales + at / group;
-    for (int i = 0; i < matrix->k; i += group) {
-        float scale = from_bf16(scales[i / group]), wide[GROUP_8];
-        int count = matrix->k - i < group ? matrix->k - i : group;
-        if (matrix->kind == GPT_INT8) {
-            const int8_t *values = (const int8_t *)matrix->values + at + i;
-            for (int j = 0; j < GROUP_8; j++) wide[j] = values[j];
-        } else {
-            const uint8_t *bytes = (const uint8_t *)matrix->values + at / 2 + i / 128 * 64 + i % 64;
-            int shift = i % 128 / 64 * 4;
-            for (int j = 0; j < GROUP_4; j++) wide[j] = (bytes[j] >> shift & 15) - 8;
-        }
-        for (int j = 0; j < count; j++) out[i + j] = to_bf16(wide[j] * scale);
+    int i = 0;
+    for (; i + 128 <= matrix->k; i += 128) {
+        float wide[128];
+        run_of(matrix, at + i, wide);
+        for (int j = 0; j < 128; j++) out[i + j] = to_bf16(wide[j]);
+    }
+    if (i < matrix->k) {
+        float wide[128];
+        run_of(matrix, at + i, wide);
+        for (int j = 0; i + j < matrix->k; j++) out[i + j] = to_bf16(wide[j]);
     }
 }
 
@@ -39,46 +53,49 @@ static inline uint16_t bits_of(float bf16) {
     return u.bits << 1 ? (uint16_t)(u.bits >> 16) : 0; /* one zero for all groups of zeros */
 }
 
-CLONES static void to_integers(const float *wide, int count, float scale, float least, float most,
-                               int16_t *out) {
+/* One group: its scale as the reference has it, and its integers. */
+INLINE uint16_t round_group(const float *wide, const int count, const int bits, int8_t *out) {
+    const float top = bits == 8 ? 127 : 7, bottom = bits == 8 ? -127 : -8;
+    float least = 0, most = 0;
+    uint32_t size = 0; /* the largest magnitude as bits: those of Inf and NaN are the highest */
+    for (int j = 0; j < count; j++) least = wide[j] < least ? wide[j] : least;
+    for (int j = 0; j < count; j++) most = wide[j] > most ? wide[j] : most;
+    for (int j = 0; j < count; j++) {
+        union { float number; uint32_t bits; } u = {wide[j]};
+        size = (u.bits & 0x7fffffff) > size ? u.bits & 0x7fffffff : size;
+    }
+    float largest = most > -least ? most : least;
+    float scale = bits == 8 ? fabsf(largest) / 127 : largest / -8;
+    scale = size < 0x7f800000 ? away_from_zero(scale) : NAN;
     float divisor = scale == 0 ? 1.0f : scale;
     for (int j = 0; j < count; j++) {
         float q = rintf(wide[j] / divisor);
-        out[j] = (int16_t)(q < least ? least : q > most ? most : q);
+        q = q < bottom ? bottom : q > top ? top : q;
+        out[j] = (int8_t)(int32_t)q;
     }
+    return bits_of(scale);
 }
 
 CLONES static void quantise_row(const uint16_t *weight, const gpt_matrix *matrix, int row) {
     size_t at = (size_t)row * matrix->stride;
     int group = matrix->kind == GPT_INT8 ? GROUP_8 : GROUP_4;
     uint16_t *scales = (uint16_t *)matrix->scales + at / group;
+    weight += (size_t)row * matrix->k;
     for (int i = 0; i < matrix->stride; i += 128) {
         float wide[128];
-        int16_t q[128];
-        for (int j = 0; j < 128; j++)
-            wide[j] = i + j < matrix->k ? from_bf16(weight[(size_t)row * matrix->k + i + j]) : 0;
-        for (int g = 0; g < 128; g += group) {
-            float least = 0, most = 0;
-            int finite = 1;
-            for (int j = g; j < g + group; j++) {
-                least = wide[j] < least ? wide[j] : least;
-                most = wide[j] > most ? wide[j] : most;
-                finite &= isfinite(wide[j]) != 0;
-            }
-            float largest = most > -least ? most : least;
-            float scale = matrix->kind == GPT_INT8 ? fabsf(largest) / 127 : largest / -8;
-            scale = finite ? away_from_zero(scale) : NAN;
-            scales[(i + g) / group] = bits_of(scale);
-            int bottom = matrix->kind == GPT_INT8 ? -127 : -8;
-            to_integers(wide + g, group, scale, bottom, matrix->kind == GPT_INT8 ? 127 : 7, q + g);
-        }
+        int count = matrix->k - i < 128 ? matrix->k - i : 128;
+        for (int j = 0; j < count; j++) wide[j] = from_bf16(weight[i + j]);
+        for (int j = count; j < 128; j++) wide[j] = 0;
         if (matrix->kind == GPT_INT8) {
             int8_t *values = (int8_t *)matrix->values + at + i;
-            for (int j = 0; j < 128; j++) values[j] = (int8_t)q[j];
-        } else {
-            uint8_t *bytes = (uint8_t *)matrix->values + (at + i) / 2;
-            for (int j = 0; j < 64; j++) bytes[j] = (uint8_t)((q[j] + 8) | (q[64 + j] + 8) << 4);
+            scales[i / GROUP_8] = round_group(wide, GROUP_8, 8, values);
+            continue;
         }
+        int8_t q[128];
+        for (int g = 0; g < 128; g += GROUP_4)
+            scales[(i + g) / GROUP_4] = round_group(wide + g, GROUP_4, 4, q + g);
+        uint8_t *bytes = (uint8_t *)matrix->values + (at + i) / 2;
+        for (int j = 0; j < 64; j++) bytes[j] = (uint8_t)((q[j] + 8) | (q[64 + j] + 8) << 4);
     }
 }
 

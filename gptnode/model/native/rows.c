@@ -86,7 +86,7 @@ int gpt_head(const gpt_matrix *matrix, const uint16_t *norm, float norm_eps, con
         vector[t] = gpt_vector_of(row, matrix, integers + t * of_row);
     }
     (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
+#pragma omp parallel for num_threads(threads) schedule(guided)
     for (int tile = 0; tile < tiles; tile++) {
         int first = tile * TILE, count = matrix->n - first < TILE ? matrix->n - first : TILE;
         gpt_dot(matrix, first, count, vector, rows, out + first, matrix->n);

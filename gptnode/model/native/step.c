@@ -29,6 +29,7 @@ enum {
     TILE = 32,         /* outputs of a matrix that a thread takes at a time */
     PART_TOKENS = 256, /* of the context that a thread takes at a time */
     MAX_PARTS = 32,
+    MAX_THREADS = 64,
     SPINS = 2000, /* looks at a barrier before the core is offered to others */
 };
 
@@ -44,19 +45,33 @@ typedef struct {
     gpt_vector vector[MAX_ROWS];
     _Alignas(64) int arrived;
     _Alignas(64) int round;
-    _Alignas(64) int next; /* tile of this phase */
+    struct {
+        _Alignas(64) int taken;
+    } share[MAX_THREADS]; /* of a phase's tiles */
 } gpt_run;
 
 static int at_most(int a, int b) { return a < b ? a : b; }
 static int tiles_of(const gpt_matrix *matrix) { return (matrix->n + TILE - 1) / TILE; }
-static int take(gpt_run *run) { return __atomic_fetch_add(&run->next, 1, __ATOMIC_RELAXED); }
+
+/* The next of `tiles` tiles for thread `me`; -1 when all are taken. Its own share comes first, in
+ * order, so that its reads go on where they were; then what others haven't come to. */
+static int take(gpt_run *run, int me, int tiles) {
+    for (int i = 0; i < run->threads; i++) {
+        int whose = (me + i) % run->threads;
+        int first = (int)((int64_t)tiles * whose / run->threads);
+        int last = (int)((int64_t)tiles * (whose + 1) / run->threads);
+        int tile = first + __atomic_fetch_add(&run->share[whose].taken, 1, __ATOMIC_RELAXED);
+        if (tile < last) return tile;
+    }
+    return -1;
+}
 
 /* Waits for all threads; whoever comes last opens the next phase. */
 static void meet(gpt_run *run) {
     int round = __atomic_load_n(&run->round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&run->arrived, 1, __ATOMIC_ACQ_REL) == run->threads) {
         run->arrived = 0;
-        run->next = 0;
+        for (int i = 0; i < run->threads; i++) run->share[i].taken = 0;
         __atomic_store_n(&run->round, round + 1, __ATOMIC_RELEASE);
         return;
     }
@@ -71,9 +86,9 @@ static void prepare(gpt_run *run, int t, const uint16_t *row, const gpt_matrix *
     run->vector[t] = gpt_vector_of(row, matrix, run->integers + t * gpt_vector_bytes(matrix));
 }
 
-static void norm(gpt_run *run, const uint16_t *weight, const gpt_matrix *next) {
+static void norm(gpt_run *run, int me, const uint16_t *weight, const gpt_matrix *next) {
     int width = run->shape->d_model;
-    for (int t = take(run); t < run->rows; t = take(run)) {
+    for (int t; (t = take(run, me, run->rows)) >= 0;) {
         uint16_t *out = run->normed + (size_t)t * width;
         gpt_norm_row(run->hidden + (size_t)t * width, weight, run->shape->norm_eps, width, out);
         prepare(run, t, out, next);
@@ -81,14 +96,14 @@ static void norm(gpt_run *run, const uint16_t *weight, const gpt_matrix *next) {
     meet(run);
 }
 
-static void query_key_value(gpt_run *run, const gpt_block *block) {
+static void query_key_value(gpt_run *run, int me, const gpt_block *block) {
     const gpt_matrix *matrix[3] = {&block->q, &block->k, &block->v};
     uint16_t *to[3] = {run->query, run->key, run->value};
     float out[MAX_ROWS * TILE];
-    for (;;) {
-        int tile = take(run), which = 0;
-        while (which < 3 && tile >= tiles_of(matrix[which])) tile -= tiles_of(matrix[which++]);
-        if (which == 3) break;
+    int tiles = tiles_of(matrix[0]) + tiles_of(matrix[1]) + tiles_of(matrix[2]);
+    for (int tile; (tile = take(run, me, tiles)) >= 0;) {
+        int which = 0;
+        while (tile >= tiles_of(matrix[which])) tile -= tiles_of(matrix[which++]);
         int n = matrix[which]->n, first = tile * TILE, count = at_most(TILE, n - first);
         gpt_dot(matrix[which], first, count, run->vector, run->rows, out, TILE);
         for (int t = 0; t < run->rows; t++)
@@ -98,12 +113,12 @@ static void query_key_value(gpt_run *run, const gpt_block *block) {
     meet(run);
 }
 
-static void rotate_and_append(gpt_run *run, int block) {
+static void rotate_and_append(gpt_run *run, int me, int block) {
     const gpt_shape *shape = run->shape;
     int width = shape->head_dim;
     size_t kv = (size_t)shape->n_kv_heads * width, all = (size_t)shape->n_heads * width;
     float scale = 1.0f / sqrtf((float)width);
-    for (int t = take(run); t < run->rows; t = take(run)) {
+    for (int t; (t = take(run, me, run->rows)) >= 0;) {
         const uint16_t *cosines = run->cosines + (size_t)t * width;
         const uint16_t *sines = run->sines + (size_t)t * width;
         uint16_t *query = run->query + t * all;
@@ -133,21 +148,22 @@ static int parts_of(int length) {
     return (length + size - 1) / size;
 }
 
-static void attend(gpt_run *run, int block, const gpt_matrix *next) {
+static void attend(gpt_run *run, int me, int block, const gpt_matrix *next) {
     const gpt_shape *shape = run->shape;
     int heads = shape->n_heads, kv_heads = shape->n_kv_heads, width = shape->head_dim;
     int shared = heads / kv_heads;
     float small[PART_TOKENS * 16], *scores = small;
-    int longest = 0;
-    for (int t = 0; t < run->rows; t++)
+    int longest = 0, tasks = 0;
+    for (int t = 0; t < run->rows; t++) {
         longest = longest > run->row[t].position ? longest : run->row[t].position;
+        tasks += parts_of(run->row[t].position + 1) * kv_heads;
+    }
     size_t wanted = (size_t)part_tokens(longest + 1) * shared;
     if (wanted > sizeof small / sizeof *small) scores = malloc(wanted * sizeof *scores);
-    for (;;) {
-        int task = take(run), t = 0;
-        while (t < run->rows && task >= parts_of(run->row[t].position + 1) * kv_heads)
+    for (int task; (task = take(run, me, tasks)) >= 0;) {
+        int t = 0;
+        while (task >= parts_of(run->row[t].position + 1) * kv_heads)
             task -= parts_of(run->row[t++].position + 1) * kv_heads;
-        if (t == run->rows) break;
         int length = run->row[t].position + 1, size = part_tokens(length);
         int part = task / kv_heads, head = task % kv_heads;
         size_t at = ((size_t)t * MAX_PARTS + part) * heads + head * shared;
@@ -159,7 +175,7 @@ static void attend(gpt_run *run, int block, const gpt_matrix *next) {
     }
     if (scores != small) free(scores);
     meet(run);
-    for (int t = take(run); t < run->rows; t = take(run)) {
+    for (int t; (t = take(run, me, run->rows)) >= 0;) {
         size_t at = (size_t)t * MAX_PARTS * heads;
         uint16_t *out = run->attended + (size_t)t * heads * width;
         gpt_merge(shape, run->mixed + at * width, run->state + at,
@@ -170,9 +186,9 @@ static void attend(gpt_run *run, int block, const gpt_matrix *next) {
 }
 
 /* hidden = hidden + matrix times the vectors */
-static void add(gpt_run *run, const gpt_matrix *matrix) {
+static void add(gpt_run *run, int me, const gpt_matrix *matrix) {
     float out[MAX_ROWS * TILE];
-    for (int tile = take(run); tile < tiles_of(matrix); tile = take(run)) {
+    for (int tile; (tile = take(run, me, tiles_of(matrix))) >= 0;) {
         int first = tile * TILE, count = at_most(TILE, matrix->n - first);
         gpt_dot(matrix, first, count, run->vector, run->rows, out, TILE);
         for (int t = 0; t < run->rows; t++) {
@@ -184,10 +200,10 @@ static void add(gpt_run *run, const gpt_matrix *matrix) {
     meet(run);
 }
 
-static void gate_and_up(gpt_run *run, const gpt_block *block) {
+static void gate_and_up(gpt_run *run, int me, const gpt_block *block) {
     float gate[MAX_ROWS * TILE], up[MAX_ROWS * TILE];
     int n = block->gate.n;
-    for (int tile = take(run); tile < tiles_of(&block->gate); tile = take(run)) {
+    for (int tile; (tile = take(run, me, tiles_of(&block->gate))) >= 0;) {
         int first = tile * TILE, count = at_most(TILE, n - first);
         gpt_dot(&block->gate, first, count, run->vector, run->rows, gate, TILE);
         gpt_dot(&block->up, first, count, run->vector, run->rows, up, TILE);
@@ -195,22 +211,22 @@ static void gate_and_up(gpt_run *run, const gpt_block *block) {
             gpt_gated(gate + t * TILE, up + t * TILE, count, run->gated + (size_t)t * n + first);
     }
     meet(run);
-    for (int t = take(run); t < run->rows; t = take(run))
+    for (int t; (t = take(run, me, run->rows)) >= 0;)
         prepare(run, t, run->gated + (size_t)t * n, &block->down);
     meet(run);
 }
 
-static void run_blocks(gpt_run *run, const gpt_block *blocks, int n_blocks) {
+static void run_blocks(gpt_run *run, int me, const gpt_block *blocks, int n_blocks) {
     for (int b = 0; b < n_blocks; b++) {
         const gpt_block *block = &blocks[b];
-        norm(run, block->attention_norm, &block->q);
-        query_key_value(run, block);
-        rotate_and_append(run, b);
-        attend(run, b, &block->o);
-        add(run, &block->o);
-        norm(run, block->mlp_norm, &block->gate);
-        gate_and_up(run, block);
-        add(run, &block->down);
+        norm(run, me, block->attention_norm, &block->q);
+        query_key_value(run, me, block);
+        rotate_and_append(run, me, b);
+        attend(run, me, b, &block->o);
+        add(run, me, &block->o);
+        norm(run, me, block->mlp_norm, &block->gate);
+        gate_and_up(run, me, block);
+        add(run, me, &block->down);
     }
 }
 
@@ -252,16 +268,16 @@ int gpt_step(const gpt_shape *shape, const gpt_block *blocks, int n_blocks, cons
                    .hidden = hidden, .threads = 1};
     if (rows < 1 || rows > MAX_ROWS) return 1;
     lay_out(&run, shape, rows, scratch);
-    (void)threads;
+    threads = at_most(threads, MAX_THREADS);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp single
         run.threads = omp_get_num_threads();
-        run_blocks(&run, blocks, n_blocks);
+        run_blocks(&run, omp_get_thread_num(), blocks, n_blocks);
     }
 #else
-    run_blocks(&run, blocks, n_blocks);
+    run_blocks(&run, 0, blocks, n_blocks);
 #endif
     return 0;
 }
