@@ -10,7 +10,7 @@ Steps of a few rows in bf16 on the CPU don't come through here: see `gptnode.mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,12 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, masks: CausalMasks) ->
         (B, T, n_heads, head_dim).
     """
     batch, tokens, n_heads, head_dim = queries.shape
+    if (
+        batch == 1
+        and native.usable(queries[0], keys[0], values[0])
+        and native.attends(n_heads, keys.shape[2], head_dim)
+    ):
+        return native.attend(queries[0], keys[0], values[0])[None]
     k, v = keys.transpose(1, 2), values.transpose(1, 2)
     start = keys.shape[1] - tokens
     if tokens == 1:
@@ -174,12 +180,13 @@ class Block:
         def norm(name: str) -> RMSNorm:
             return RMSNorm(vectors[f"{name}.weight"], config.norm_eps)
 
-        attention = [linear(f"self_attn.{name}_proj") for name in "qkvo"]
+        q, k, v, o = (linear(f"self_attn.{name}_proj") for name in "qkvo")
+        gate, up, down = (linear(f"mlp.{name}_proj") for name in ("gate", "up", "down"))
         return cls(
             norm("input_layernorm"),
-            Attention(*attention, head_dim=config.head_dim),
+            Attention(q, k, v, o, config.head_dim),
             norm("post_attention_layernorm"),
-            FeedForward(*(linear(f"mlp.{name}_proj") for name in ("gate", "up", "down"))),
+            FeedForward(gate, up, down),
         )
 
     def __call__(self, x: Tensor, block: int, step: StepContext) -> Tensor:
@@ -190,8 +197,11 @@ class Block:
     @property
     def linears(self) -> tuple[Linear, ...]:
         """q, k, v, o, gate, up, down."""
-        attention = (getattr(self.self_attn, f"{name}_proj") for name in "qkvo")
-        return (*attention, *(getattr(self.mlp, field.name) for field in fields(self.mlp)))
+        attention, mlp = self.self_attn, self.mlp
+        return (
+            *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+            *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+        )
 
     @property
     def nbytes(self) -> int:

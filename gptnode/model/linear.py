@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,8 +72,9 @@ def one_row_products(x: Tensor, rows: int) -> Iterator[None]:
     if rows != 1 or x.dtype != torch.bfloat16 or x.device.type != "cpu":
         yield
         return
-    before = torch.backends.mkldnn.set_flags(False)
+    switches: Any = torch.backends.mkldnn  # without types
+    before = switches.set_flags(False)
     try:
         yield
     finally:
-        torch.backends.mkldnn.set_flags(before[0])
+        switches.set_flags(before[0])

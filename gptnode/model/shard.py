@@ -181,7 +181,7 @@ class BlockStack:
         )
         for (_, cache), count in zip(steps, counts, strict=True):
             cache.advance(count)
-        return [part.unsqueeze(0) for part in result.split(counts)]
+        return [part.unsqueeze(0) for part in torch.split(result, counts)]
 
     def _check(self, hidden: Tensor, cache: KVCache) -> None:
         if cache.span != self.span:
@@ -203,9 +203,7 @@ class Head:
         self._tied = tied
         self._linear, self._scratch = Linear(weight), Scratch()
         stored = weight.scales if isinstance(weight, QuantisedWeight) else weight
-        self._native = (
-            native.matrix(weight) if native.usable(stored, norm.weight) else None
-        )
+        self._native = native.matrix(weight) if native.usable(stored, norm.weight) else None
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(B, T, D) -> logits (B, V) in f32 of the last position."""
@@ -285,7 +283,7 @@ def _load_block(
 ) -> Block:
     prefix = f"layers.{number}."
     shapes = block_shapes(config)
-    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    matrices = {name: (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
     vectors = {name: shape for name, shape in shapes.items() if len(shape) == 1}
     known = {*shapes, *(f"{name}_scale" for name in matrices), "self_attn.rotary_emb.inv_freq"}
     # A tensor that the config doesn't know of (a bias, a scale) would be silently left out.
@@ -295,10 +293,10 @@ def _load_block(
                 f"{index.entries[name].where} has no place in the network of config.json"
             )
     # All of them are looked for before the first is loaded.
-    for local, shape in matrices.items():
-        index.matrix_entries(prefix + local, shape)
-    for local, shape in vectors.items():
-        index.entry(prefix + local, shape)
+    for local, size in matrices.items():
+        index.matrix_entries(prefix + local, size)
+    for local, length in vectors.items():
+        index.entry(prefix + local, length)
     dtype = DTYPES[dtype_name]
     return Block.of(
         config,

@@ -6,6 +6,7 @@ compute and use as many threads as torch would. Knows matrices and rows, no bloc
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Final
 
 import torch
@@ -13,21 +14,24 @@ from torch import Tensor
 
 from gptnode.model.quantised import QuantisedWeight
 
+kernels: Any
 try:
-    from gptnode.model.native import _kernels
-
-    available = True
+    kernels = import_module("gptnode.model.native._kernels")
 except ImportError:  # not compiled on this machine
-    _kernels = None  # type: ignore[assignment]
-    available = False
+    kernels = None
+
+available: bool = kernels is not None
 
 __all__ = [
     "MAX_ROWS",
+    "attend",
+    "attends",
     "available",
     "bf16_pointer",
     "dequantise",
     "head",
     "instructions",
+    "kernels",
     "matrix",
     "quantise_into",
     "rmsnorm",
@@ -39,6 +43,9 @@ __all__ = [
 
 MAX_ROWS: Final = 32
 """The most rows that a step of the kernels takes; more are the business of matrix products."""
+
+MAX_HEAD_DIM: Final = 256
+MAX_SHARED: Final = 16  # query heads that share keys: what the kernels have room for on their stack
 
 Handle = Any  # what cffi calls CData
 
@@ -54,12 +61,12 @@ def instructions() -> str:
     """Which instructions the kernels use on this machine; "torch" where there are no kernels."""
     if not available:
         return "torch"
-    return str(_kernels.ffi.string(_kernels.lib.gpt_instructions()).decode())
+    return str(kernels.ffi.string(kernels.lib.gpt_instructions()).decode())
 
 
 def use_plain(yes: bool) -> None:
     """Let plain C do everything, for the whole process: for tests of what other machines run."""
-    _kernels.lib.gpt_use_plain(yes)
+    kernels.lib.gpt_use_plain(yes)
 
 
 def bf16_pointer(tensor: Tensor) -> Handle:
@@ -70,7 +77,7 @@ def bf16_pointer(tensor: Tensor) -> Handle:
     """
     if not usable(tensor):
         raise ValueError(f"the kernels take no {tensor.dtype} on {tensor.device}")
-    return _kernels.ffi.cast("uint16_t *", tensor.data_ptr())
+    return kernels.ffi.cast("uint16_t *", tensor.data_ptr())
 
 
 def matrix(weight: Tensor | QuantisedWeight, bias: Tensor | None = None) -> Handle:
@@ -79,7 +86,7 @@ def matrix(weight: Tensor | QuantisedWeight, bias: Tensor | None = None) -> Hand
     Raises:
         ValueError: the kernels can't take them.
     """
-    ffi, lib = _kernels.ffi, _kernels.lib
+    ffi, lib = kernels.ffi, kernels.lib
     pointer = ffi.new("gpt_matrix *")
     pointer.n, pointer.k = weight.shape
     if isinstance(weight, QuantisedWeight):
@@ -101,13 +108,13 @@ def matrix(weight: Tensor | QuantisedWeight, bias: Tensor | None = None) -> Hand
 def head(weight: Handle, norm: Tensor | None, eps: float, hidden: Tensor) -> Tensor:
     """``hidden`` (T, K) bf16, normed if ``norm`` (K) is given -> its products (T, N) in f32."""
     result = torch.empty((hidden.shape[0], weight.n), dtype=torch.float32)
-    failed = _kernels.lib.gpt_head(
+    failed = kernels.lib.gpt_head(
         weight,
-        bf16_pointer(norm) if norm is not None else _kernels.ffi.NULL,
+        bf16_pointer(norm) if norm is not None else kernels.ffi.NULL,
         eps,
         bf16_pointer(_fitting(hidden, weight.k)),
         hidden.shape[0],
-        _kernels.ffi.cast("float *", result.data_ptr()),
+        kernels.ffi.cast("float *", result.data_ptr()),
         torch.get_num_threads(),
     )
     if failed:
@@ -119,7 +126,7 @@ def rmsnorm(x: Tensor, norm: Tensor, eps: float) -> Tensor:
     """(..., width) bf16 -> the same, normed."""
     width = norm.shape[0]
     result = torch.empty_like(_fitting(x, width))
-    _kernels.lib.gpt_rmsnorm(
+    kernels.lib.gpt_rmsnorm(
         bf16_pointer(x),
         bf16_pointer(norm),
         eps,
@@ -136,7 +143,7 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     tokens, heads, width = x.shape
     if cosines.numel() != tokens * width or sines.numel() != tokens * width:
         raise ValueError(f"{cosines.numel()} cosines for {tokens} rows of {width}")
-    _kernels.lib.gpt_rotate(
+    kernels.lib.gpt_rotate(
         bf16_pointer(x),
         bf16_pointer(cosines),
         bf16_pointer(sines),
@@ -148,11 +155,46 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return x
 
 
+def attends(n_heads: int, n_kv_heads: int, head_dim: int) -> bool:
+    """Whether the kernels can attend with so many heads of such a width."""
+    return head_dim <= MAX_HEAD_DIM and head_dim % 2 == 0 and n_heads // n_kv_heads <= MAX_SHARED
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention of the last T tokens of a context over all S of it, in f32 inside.
+
+    Args:
+        queries: (T, n_heads, head_dim), rotated.
+        keys: (S, n_kv_heads, head_dim), rotated; S >= T.
+        values: Like ``keys``.
+
+    Returns:
+        (T, n_heads, head_dim).
+    """
+    (tokens, n_heads, width), (length, n_kv_heads, _) = queries.shape, keys.shape
+    fits = keys.shape == values.shape and keys.shape[2] == width and tokens <= length
+    if not fits or not attends(n_heads, n_kv_heads, width):
+        raise ValueError(f"queries {tuple(queries.shape)} for keys {tuple(keys.shape)}")
+    result = torch.empty_like(queries)
+    shape = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": width}
+    kernels.lib.gpt_attention(
+        kernels.ffi.new("gpt_shape *", shape),
+        bf16_pointer(queries),
+        bf16_pointer(keys),
+        bf16_pointer(values),
+        length,
+        tokens,
+        bf16_pointer(result),
+        torch.get_num_threads(),
+    )
+    return result
+
+
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     """``gate`` = silu(gate) * up, in place; both of one shape."""
     if gate.shape != up.shape:
         raise ValueError(f"gate {tuple(gate.shape)} and up {tuple(up.shape)}")
-    _kernels.lib.gpt_silu_mul(
+    kernels.lib.gpt_silu_mul(
         bf16_pointer(gate), bf16_pointer(up), gate.numel(), torch.get_num_threads()
     )
     return gate
@@ -162,7 +204,7 @@ def dequantise(weight: QuantisedWeight, result: Tensor) -> Tensor:
     """Write ``weight`` (N, K) into ``result``, bf16 of the same shape."""
     if tuple(result.shape) != weight.shape:
         raise ValueError(f"{weight.shape} into {tuple(result.shape)}")
-    _kernels.lib.gpt_dequantise(matrix(weight), bf16_pointer(result), torch.get_num_threads())
+    kernels.lib.gpt_dequantise(matrix(weight), bf16_pointer(result), torch.get_num_threads())
     return result
 
 
@@ -180,7 +222,7 @@ def quantise_into(weight: Tensor, result: QuantisedWeight, first: int) -> None:
     part = QuantisedWeight(
         result.values[first:last], result.scales[first:last], (last - first, result.shape[1])
     )
-    _kernels.lib.gpt_quantise(bf16_pointer(weight), matrix(part), torch.get_num_threads())
+    kernels.lib.gpt_quantise(bf16_pointer(weight), matrix(part), torch.get_num_threads())
     if not part.scales.isfinite().all():
         raise ValueError("the weights hold NaN or Inf")
 

@@ -19,16 +19,13 @@ from gptnode.model.native.binding import MAX_ROWS
 
 __all__ = ["MAX_ROWS", "NativeBlocks"]
 
-MAX_HEAD_DIM = 256  # as in attention.c
-MAX_SHARED = 16  # query heads that share keys: what step.c has room for on its stack
-
 
 class NativeBlocks:
     """The blocks of a span. Not safe for use from several threads at once."""
 
     def __init__(self, config: ModelConfig, blocks: Sequence[Block]) -> None:
         """``blocks`` are kept alive; use `supported` first."""
-        ffi = binding._kernels.ffi
+        ffi = binding.kernels.ffi
         self._blocks = tuple(blocks)
         self._shape = ffi.new(
             "gpt_shape *",
@@ -58,9 +55,7 @@ class NativeBlocks:
             binding.available
             and dtype == torch.bfloat16
             and device.type == "cpu"
-            and config.head_dim <= MAX_HEAD_DIM
-            and config.head_dim % 2 == 0
-            and config.n_heads // config.n_kv_heads <= MAX_SHARED
+            and binding.attends(config.n_heads, config.n_kv_heads, config.head_dim)
         )
 
     def step(
@@ -86,7 +81,7 @@ class NativeBlocks:
             raise ValueError(f"{rows} tokens for hidden states {tuple(hidden.shape)}")
         if {cosines.numel(), sines.numel()} != {rows * self._shape.head_dim}:
             raise ValueError(f"{cosines.numel()} cosines for {rows} tokens")
-        ffi, lib = binding._kernels.ffi, binding._kernels.lib
+        ffi, lib = binding.kernels.ffi, binding.kernels.lib
         at = 0
         for cache, tokens in caches:
             keys = ffi.cast("uint16_t *const *", cache.key_addresses.data_ptr())
@@ -112,7 +107,7 @@ class NativeBlocks:
         return result
 
     def _scratch_for(self, rows: int) -> binding.Handle:
-        ffi, lib = binding._kernels.ffi, binding._kernels.lib
+        ffi, lib = binding.kernels.ffi, binding.kernels.lib
         wanted = lib.gpt_scratch_bytes(self._shape, rows)
         if self._scratch.numel() < wanted:
             self._scratch = torch.empty(wanted, dtype=torch.uint8)

@@ -62,6 +62,11 @@ void gpt_rmsnorm(const uint16_t *x, const uint16_t *norm, float norm_eps, int ro
 void gpt_rotate(uint16_t *x, const uint16_t *cosines, const uint16_t *sines, int rows, int n_heads,
                 int head_dim, int threads);
 
+/* Causal attention of the last `tokens` of `length` tokens over all of them: queries and out are
+ * (tokens, n_heads, head_dim), keys and values (length, n_kv_heads, head_dim). */
+void gpt_attention(const gpt_shape *shape, const uint16_t *queries, const uint16_t *keys,
+                   const uint16_t *values, int length, int tokens, uint16_t *out, int threads);
+
 /* gate = silu(gate) * up, `count` elements */
 void gpt_silu_mul(uint16_t *gate, const uint16_t *up, size_t count, int threads);
 
@@ -78,7 +83,7 @@ void gpt_use_plain(int yes);
 const char *gpt_instructions(void);
 /* cffi: end */
 
-enum { GROUP_8 = 128, GROUP_4 = 32, MAX_TILE_ROWS = 4 };
+enum { GROUP_8 = 128, GROUP_4 = 32, MAX_TILE_ROWS = 4, MAX_HEAD_DIM = 256, MAX_SHARED = 16 };
 
 /* A row of activations as the dot products want it, in the form that the matrix's kind asks for. */
 typedef struct {

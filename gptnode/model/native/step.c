@@ -125,7 +125,7 @@ static void rotate_and_append(gpt_run *run, int me, int block) {
         uint16_t *key = run->row[t].keys[block] + run->row[t].position * kv;
         uint16_t *value = run->row[t].values[block] + run->row[t].position * kv;
         for (int h = 0; h < shape->n_heads; h++) {
-            uint16_t turned[1024];
+            uint16_t turned[MAX_HEAD_DIM];
             gpt_rotate_head(query + h * width, cosines, sines, width, turned);
             for (int d = 0; d < width; d++)
                 run->queries[t * all + h * width + d] = from_bf16(turned[d]) * scale;
@@ -152,7 +152,7 @@ static void attend(gpt_run *run, int me, int block, const gpt_matrix *next) {
     const gpt_shape *shape = run->shape;
     int heads = shape->n_heads, kv_heads = shape->n_kv_heads, width = shape->head_dim;
     int shared = heads / kv_heads;
-    float small[PART_TOKENS * 16], *scores = small;
+    float small[PART_TOKENS * MAX_SHARED], *scores = small;
     int longest = 0, tasks = 0;
     for (int t = 0; t < run->rows; t++) {
         longest = longest > run->row[t].position ? longest : run->row[t].position;

@@ -71,9 +71,7 @@ def test_a_row_is_the_same_to_the_bit_in_any_company_and_with_any_threads(kind: 
 
 @pytest.mark.parametrize(("kind", "limit"), [("int8", 0.01), ("int4", 0.10)])
 @pytest.mark.parametrize("rows", [1, 16])
-def test_outlier_channels_leave_the_others_their_digits(
-    kind: str, limit: float, rows: int
-) -> None:
+def test_outlier_channels_leave_the_others_their_digits(kind: str, limit: float, rows: int) -> None:
     """Gaussian weights and activations, one channel of a thousand 60 times as large."""
     weight = torch.randn(512, 4096, generator=torch.Generator().manual_seed(3)).to(BF16)
     x = torch.randn(rows, 4096, generator=torch.Generator().manual_seed(4))
@@ -170,3 +168,23 @@ def test_what_would_be_read_past_its_end_is_refused() -> None:
         binding.quantise_into(random(2, 8), empty_quantised((2, 8), 8, torch.device("cpu")), 1)
     with pytest.raises(ValueError):
         binding.matrix(random(8, 4).T)
+
+
+@pytest.mark.parametrize(
+    "heads", [(4, 4, 64), (8, 2, 64), (6, 2, 128), (5, 1, 16), (4, 2, 80), (6, 2, 24)]
+)
+@pytest.mark.parametrize(("tokens", "length"), [(1, 1), (1, 700), (40, 40), (33, 1100)])
+def test_attention_is_its_definition(tokens: int, length: int, heads: tuple[int, int, int]) -> None:
+    n_heads, n_kv_heads, width = heads
+    queries = random(tokens, n_heads, width)
+    keys, values = (random(length, n_kv_heads, width, seed=seed) for seed in (7, 8))
+    q, k, v = (x.double().transpose(0, 1) for x in (queries, keys, values))
+    k, v = (x.repeat_interleave(n_heads // n_kv_heads, 0) for x in (k, v))
+    later = torch.ones(tokens, length).triu(length - tokens + 1).bool()
+    scores = (q @ k.transpose(1, 2) / width**0.5).masked_fill(later, -torch.inf)
+    expected = (scores.softmax(-1) @ v).transpose(0, 1)
+    found = binding.attend(queries, keys, values)
+    assert (found - expected).norm() <= 3e-3 * expected.norm()
+    for count in (1, 3):
+        with threads(count):
+            assert torch.equal(binding.attend(queries, keys, values), found)

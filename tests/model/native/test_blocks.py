@@ -95,7 +95,7 @@ def test_contexts_of_any_length_are_attended_to(
     stack(x[:, :context], ours)
     in_torch(stack)(x[:, :context], theirs)
     found, expected = stack(x[:, context:], ours), in_torch(stack)(x[:, context:], theirs)
-    assert far(found, expected) < 0.04
+    assert far(found, expected) < 0.08
 
 
 @pytest.mark.parametrize("dtype_name", DTYPES)
