@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.limit import BetweenReadings, bytes_per_token
 from benchmarks.rows import ROWS
-from benchmarks.rows.context_curve import curve_outcome
+from benchmarks.rows.context_curve import CurvePoint, curve_outcome, line_of
 from benchmarks.sides import Figures
 from benchmarks.weights import KV_BYTES_PER_TOKEN
 
@@ -55,20 +55,35 @@ def test_a_token_of_context_has_two_vectors_of_512_bf16_numbers_in_each_of_16_bl
     assert KV_BYTES_PER_TOKEN == 2 * 16 * 512 * 2
 
 
+def curve(steps_ms: dict[int, tuple[float, ...]], limit_ms: float = 40.0) -> list[CurvePoint]:
+    return [
+        CurvePoint(context, tuple(1000 / ms for ms in steps), (1000 / limit_ms,) * len(steps))
+        for context, steps in steps_ms.items()
+    ]
+
+
 def test_steps_on_a_line_give_the_rate_at_which_keys_and_values_are_read() -> None:
-    contexts = (1000, 2000, 4000)
     ms_a_token = KV_BYTES_PER_TOKEN / 50e9 * 1000
-    steps = [(40 + ms_a_token * n, 80 + ms_a_token * n) for n in contexts]
-    deviation, rate = curve_outcome(contexts, steps).findings
-    assert rate.values == pytest.approx((50.0, 50.0))
-    assert deviation.summary.greatest == pytest.approx(0.0, abs=1e-9)
-    assert deviation.met
+    points = curve({n: (40 + ms_a_token * n,) for n in (1000, 2000, 4000)})
+    assert line_of(points).slope == pytest.approx(ms_a_token)
+    notes = " ".join(curve_outcome(points).notes)
+    assert "at most 0.0 % off" in notes
+    assert "at 50.0 GB/s" in notes
 
 
-def test_a_curve_that_bends_misses_its_target() -> None:
-    contexts = (1024, 2048, 4096, 8192, 16384)
-    steps = [(1e-6 * n * n,) for n in contexts]  # what copying history costs
-    assert not curve_outcome(contexts, steps).findings[0].met
+def test_the_line_goes_through_the_medians_of_the_rounds() -> None:
+    points = curve({1000: (50.0, 51.0, 500.0), 2000: (1.0, 61.0, 62.0)})
+    assert line_of(points).at(3000) == pytest.approx(71.0)
+
+
+def test_steps_that_get_shorter_have_no_rate() -> None:
+    assert "GB/s" not in " ".join(curve_outcome(curve({1000: (50.0,), 2000: (49.0,)})).notes)
+
+
+def test_each_length_is_held_against_its_own_limit_round_by_round() -> None:
+    first, second = curve_outcome(curve({1000: (50.0, 40.0), 2000: (80.0, 80.0)})).findings
+    assert first.values == pytest.approx((0.8, 1.0))
+    assert second.values == pytest.approx((0.5, 0.5))
 
 
 def test_rows_have_names_of_their_own_and_a_line_that_says_what_they_measure() -> None:

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { LANES = 16, AHEAD_TOKENS = 16, MOST_HEADS = 4, MOST_VECTORS = 16, RUN = 512 };
+enum { LANES = 16, AHEAD_TOKENS = 16, MOST_HEADS = 4, MOST_VECTORS = 16 };
 
 /* Vectors of the compiler, for whatever registers the machine has. */
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -144,45 +144,5 @@ CLONES void gpt_merge(const gpt_shape *shape, const float *mixed, const gpt_soft
             for (int d = 0; d < width; d++) total[d] += weight * of_run[d];
         }
         for (int d = 0; d < width; d++) out[h * width + d] = to_bf16(total[d] / sum);
-    }
-}
-
-/* One query token for one key head, run by run. */
-CLONES static void attend_all(const gpt_shape *shape, const uint16_t *query, const uint16_t *keys,
-                              const uint16_t *values, int length, uint16_t *out) {
-    int width = shape->head_dim, shared = shape->n_heads / shape->n_kv_heads;
-    float wide[MAX_SHARED * MAX_HEAD_DIM], total[MAX_SHARED * MAX_HEAD_DIM];
-    float mixed[MAX_SHARED * MAX_HEAD_DIM], scores[MAX_SHARED * RUN];
-    gpt_softmax all[MAX_SHARED], run[MAX_SHARED];
-    float scale = 1.0f / sqrtf((float)width);
-    for (int i = 0; i < shared * width; i++) wide[i] = from_bf16(query[i]) * scale;
-    for (int first = 0; first < length; first += RUN) {
-        int last = length - first < RUN ? length : first + RUN;
-        gpt_attend(shape, keys, values, first, last, wide, scores, first ? mixed : total,
-                   first ? run : all);
-        for (int g = 0; first && g < shared; g++) {
-            float most = run[g].max > all[g].max ? run[g].max : all[g].max;
-            float before = exp_f32(all[g].max - most), now = exp_f32(run[g].max - most);
-            float *sum = total + g * width, *more = mixed + g * width;
-            for (int d = 0; d < width; d++) sum[d] = sum[d] * before + more[d] * now;
-            all[g] = (gpt_softmax){most, all[g].sum * before + run[g].sum * now};
-        }
-    }
-    for (int g = 0; g < shared; g++)
-        for (int d = 0; d < width; d++)
-            out[g * width + d] = to_bf16(total[g * width + d] / all[g].sum);
-}
-
-void gpt_attention(const gpt_shape *shape, const uint16_t *queries, const uint16_t *keys,
-                   const uint16_t *values, int length, int tokens, uint16_t *out, int threads) {
-    int width = shape->head_dim, shared = shape->n_heads / shape->n_kv_heads;
-    (void)threads;
-    /* Head after head, so that its keys and values stay in the caches. */
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
-    for (int task = 0; task < shape->n_kv_heads * tokens; task++) {
-        int head = task / tokens, t = task % tokens;
-        size_t at = ((size_t)t * shape->n_heads + head * shared) * width;
-        attend_all(shape, queries + at, keys + head * width, values + head * width,
-                   length - tokens + t + 1, out + at);
     }
 }

@@ -177,7 +177,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         raise ValueError(f"queries {tuple(queries.shape)} for keys {tuple(keys.shape)}")
     result = torch.empty_like(queries)
     shape = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": width}
-    kernels.lib.gpt_attention(
+    failed = kernels.lib.gpt_attention(
         kernels.ffi.new("gpt_shape *", shape),
         bf16_pointer(queries),
         bf16_pointer(keys),
@@ -187,6 +187,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         bf16_pointer(result),
         torch.get_num_threads(),
     )
+    if failed:
+        raise MemoryError
     return result
 
 

@@ -63,9 +63,10 @@ void gpt_rotate(uint16_t *x, const uint16_t *cosines, const uint16_t *sines, int
                 int head_dim, int threads);
 
 /* Causal attention of the last `tokens` of `length` tokens over all of them: queries and out are
- * (tokens, n_heads, head_dim), keys and values (length, n_kv_heads, head_dim). */
-void gpt_attention(const gpt_shape *shape, const uint16_t *queries, const uint16_t *keys,
-                   const uint16_t *values, int length, int tokens, uint16_t *out, int threads);
+ * (tokens, n_heads, head_dim), keys and values (length, n_kv_heads, head_dim).
+ * Returns 0; 1 without memory. */
+int gpt_attention(const gpt_shape *shape, const uint16_t *queries, const uint16_t *keys,
+                  const uint16_t *values, int length, int tokens, uint16_t *out, int threads);
 
 /* gate = silu(gate) * up, `count` elements */
 void gpt_silu_mul(uint16_t *gate, const uint16_t *up, size_t count, int threads);
