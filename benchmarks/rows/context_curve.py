@@ -22,6 +22,8 @@ from benchmarks.weights import KV_BYTES_PER_TOKEN
 __all__ = ["CONTEXT_CURVE", "CurvePoint", "curve_outcome", "line_of"]
 
 CONTEXTS_TOKENS = (1024, 2048, 4096, 8192, 16384)
+STRAIGHT = 0.05
+"""How far, as a share of a step, medians may be off a line whose slope means something."""
 NAME = "context-curve"
 
 
@@ -80,7 +82,8 @@ def curve_outcome(curve: Sequence[CurvePoint]) -> Outcome:
         f"the medians are at most {100 * line.worst_deviation:.1f} % off a straight line",
         f"a token of context has {KV_BYTES_PER_TOKEN:,} bytes of keys and values",
     ]
-    if line.slope > 0:  # else the drift of the machine was larger than what was looked for
+    # Off the line, or falling: the machine drifted by more than what keys and values cost.
+    if line.slope > 0 and line.worst_deviation <= STRAIGHT:
         rate = KV_BYTES_PER_TOKEN / line.slope / 1e6
         notes.append(f"the slope of the line reads them at {rate:.1f} GB/s")
     return Outcome(

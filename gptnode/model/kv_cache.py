@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -73,6 +74,8 @@ class KVCache:
         self._dtype = dtype
         self._token_bytes = math.prod(shape[1:]) * dtype.itemsize
         self._written = [0] * len(span)
+        self._touched = 0  # where the tokens end that were ever written and not wiped since
+        self._on_close: list[Callable[[], object]] = []
         # What the kernels write to and read from: (number of blocks,) in int64 each.
         self.key_addresses, self.value_addresses = (
             torch.tensor([pair[side].address for pair in self._regions]) for side in (0, 1)
@@ -122,6 +125,7 @@ class KVCache:
         index = block - self.span.start
         key_region, value_region = self._regions[index]
         self._written[index] = end
+        self._touched = max(self._touched, end)
         return key_region.write(self.length, keys), value_region.write(self.length, values)
 
     def claim(self, tokens: int) -> None:
@@ -139,6 +143,31 @@ class KVCache:
             keys.commit(end)
             values.commit(end)
         self._written = [end] * len(self._written)
+        self._touched = max(self._touched, end)
+
+    def regions(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every block, (max_tokens, B, n_kv_heads, head_dim) each.
+
+        For a step that always works in the same memory: it calls `wipe` and `claim`, writes at
+        ``length``, reads whatever is there, and calls `advance`. Who keeps them lets them go when
+        `on_close` says so.
+        """
+        return [(keys.tensor, values.tensor) for keys, values in self._regions]
+
+    def wipe(self) -> None:
+        """Zero what forgotten tokens and failed steps have left behind the context.
+
+        A token that is masked out has no weight, but no weight times NaN is NaN.
+        """
+        if self._touched > self.length:
+            for pair in self.regions():
+                for region in pair:
+                    region[self.length : self._touched].zero_()
+            self._touched = self.length
+
+    def on_close(self, call: Callable[[], object]) -> None:
+        """Have ``call`` made by `close`, before the memory is given back."""
+        self._on_close.append(call)
 
     def advance(self, tokens: int) -> None:
         """Make the ``tokens`` that were appended to every block part of the context.
@@ -166,6 +195,8 @@ class KVCache:
 
     def close(self) -> None:
         """Give all memory back at once, even if views are left; nothing can be appended after."""
+        while self._on_close:
+            self._on_close.pop()()
         self.truncate(0)
         self._regions = []
         self._written = []
@@ -191,28 +222,29 @@ class _Region:
         if device.type == "cpu" and hasattr(mmap, "MAP_PRIVATE"):
             self._pages = _reserve(count * dtype.itemsize)
             # The tensor keeps the mapping alive: it is unmapped with the last view.
-            self._tensor = torch.frombuffer(self._pages, dtype=dtype, count=count).view(shape)
+            self.tensor = torch.frombuffer(self._pages, dtype=dtype, count=count).view(shape)
         else:
-            self._tensor = torch.empty(shape, dtype=dtype, device=device)
+            # Zeros as in new pages: attention over a whole region may meet no NaN.
+            self.tensor = torch.zeros(shape, dtype=dtype, device=device)
 
     @property
     def address(self) -> int:
-        return self._tensor.data_ptr()
+        return self.tensor.data_ptr()
 
     @property
     def bytes_reserved(self) -> int:
-        return len(self._pages) if self._pages is not None else self._tensor.nbytes
+        return len(self._pages) if self._pages is not None else self.tensor.nbytes
 
     @property
     def bytes_in_use(self) -> int:
-        return self._committed_bytes if self._pages is not None else self._tensor.nbytes
+        return self._committed_bytes if self._pages is not None else self.tensor.nbytes
 
     def write(self, start: int, new: Tensor) -> Tensor:
         """Put ``new`` (B, T, H, D) at ``start``; returns (B, start + T, H, D), a view."""
         end = start + new.shape[1]
-        self._tensor[start:end].copy_(new.transpose(0, 1))
+        self.tensor[start:end].copy_(new.transpose(0, 1))
         self.commit(end)
-        return self._tensor[:end].transpose(0, 1)
+        return self.tensor[:end].transpose(0, 1)
 
     def commit(self, end: int) -> None:
         """Take note that the tokens before ``end`` are about to be there."""

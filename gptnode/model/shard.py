@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gptnode.errors import ContextError, ModelFileError
 from gptnode.model.config import ModelConfig
+from gptnode.model.cuda_graphs import CudaRecorder
 from gptnode.model.dtypes import DTYPES
 from gptnode.model.kv_cache import KVCache
 from gptnode.model.layers import Block, RMSNorm, StepContext, block_shapes
@@ -23,6 +24,7 @@ from gptnode.model.native import binding as native
 from gptnode.model.native.blocks import MAX_ROWS, NativeBlocks
 from gptnode.model.quantised import QuantisedWeight
 from gptnode.model.rope import Rope
+from gptnode.model.step_graphs import GraphMaker, StepGraphs
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span
 
@@ -73,8 +75,14 @@ class BlockStack:
         blocks: Sequence[Block],
         dtype: torch.dtype,
         device: torch.device,
+        graphs: GraphMaker | None = None,
     ) -> None:
-        """``blocks`` are those of ``span``, on ``device``; activations are of ``dtype``."""
+        """``blocks`` are those of ``span``, on ``device``; activations are of ``dtype``.
+
+        Steps of one token are recorded by ``graphs``, on cuda by one of its own if that is None.
+        """
+        if graphs is None and device.type == "cuda":
+            graphs = GraphMaker(CudaRecorder(device))
         self.config = config
         self.span = span
         self.dtype = dtype
@@ -88,6 +96,12 @@ class BlockStack:
             if NativeBlocks.supported(config, dtype, device)
             else None
         )
+        self._maker = graphs
+        self._graphs = (
+            StepGraphs(config, self.blocks, self._rope, dtype, device, graphs)
+            if graphs is not None
+            else None
+        )
 
     def part(self, span: Span) -> BlockStack:
         """The blocks of ``span``, which lies within this one; they share their weights."""
@@ -95,7 +109,7 @@ class BlockStack:
             return self
         first = self.span.start
         blocks = self.blocks[span.start - first : span.stop - first]
-        return BlockStack(self.config, span, blocks, self.dtype, self.device)
+        return BlockStack(self.config, span, blocks, self.dtype, self.device, self._maker)
 
     def new_cache(self, max_tokens: int) -> KVCache:
         """An empty cache over the span for a context of at most ``max_tokens``.
@@ -127,6 +141,10 @@ class BlockStack:
         self._check(hidden, cache)
         with torch.inference_mode():
             hidden = hidden.to(self.device)
+            if self._graphs is not None and cache.batch == 1 and hidden.shape[1] == 1:
+                result = self._graphs.step(hidden, cache)
+                if result is not None:
+                    return result
             if self._native is not None and cache.batch == 1 and hidden.shape[1] <= MAX_ROWS:
                 return self._few_rows(self._native, [(hidden[0], cache)])[0]
             tokens = hidden.shape[1]

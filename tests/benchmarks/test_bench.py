@@ -80,6 +80,12 @@ def test_steps_that_get_shorter_have_no_rate() -> None:
     assert "GB/s" not in " ".join(curve_outcome(curve({1000: (50.0,), 2000: (49.0,)})).notes)
 
 
+def test_medians_that_lie_on_no_line_have_no_rate() -> None:
+    points = curve({1000: (50.0,), 2000: (90.0,), 4000: (60.0,)})
+    assert line_of(points).slope > 0
+    assert "GB/s" not in " ".join(curve_outcome(points).notes)
+
+
 def test_each_length_is_held_against_its_own_limit_round_by_round() -> None:
     first, second = curve_outcome(curve({1000: (50.0, 40.0), 2000: (80.0, 80.0)})).findings
     assert first.values == pytest.approx((0.8, 1.0))
