@@ -49,6 +49,9 @@ COMMANDS = {
         "gptnode.cli.ident", "id_command", "Create or show this node's identity and addresses."
     ),
     "map": CommandSource("gptnode.cli.map", "map_group", "Check and show BlocksMap files."),
+    "peers": CommandSource(
+        "gptnode.cli.peers", "peers_group", "Show who uses the server on this machine; let them in."
+    ),
     "quantize": CommandSource(
         "gptnode.cli.quantize", "quantize_command", "Write a model with 8-bit or 4-bit weights."
     ),

@@ -21,6 +21,7 @@ __all__ = [
     "identity_option",
     "map_option",
     "model_dir_option",
+    "optional_byte_size",
     "threads_option",
 ]
 
@@ -50,6 +51,13 @@ def byte_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
     if n_bytes < 1:
         raise click.BadParameter(f"{text!r} is no size; write 512MiB or 2GiB", ctx, param)
     return n_bytes
+
+
+def optional_byte_size(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> int | None:
+    """Callback: as `byte_size`, where nothing may be said."""
+    return byte_size(ctx, param, text) if text is not None else None
 
 
 def default_identity_path(environment: Mapping[str, str] | None = None) -> Path:

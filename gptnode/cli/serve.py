@@ -24,6 +24,7 @@ from gptnode.cli.options import (
     identity_option,
     map_option,
     model_dir_option,
+    optional_byte_size,
     threads_option,
 )
 from gptnode.errors import UsageError
@@ -32,11 +33,13 @@ from gptnode.node.config import ServeConfig
 from gptnode.routing.blocks_map import read_blocks_map
 
 if TYPE_CHECKING:
-    from gptnode.node.runtime import ReadyInfo
+    from gptnode.node.serving import ReadyInfo
 
 __all__ = ["ready_line", "serve_command"]
 
 STDIN = 0
+# Longest wait after SIGTERM until sessions are cut off; the rest takes a second more.
+LEAVE_S = 4.0
 STDIN_CHUNK_BYTES = 4096
 
 
@@ -65,6 +68,13 @@ STDIN_CHUNK_BYTES = 4096
     help="Chats served at the same time; more are told that this node is busy.",
 )
 @click.option(
+    "--max-sessions-per-peer",
+    "max_peer_sessions",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many of them one peer may have.  [default: half]",
+)
+@click.option(
     "--kv-memory",
     "kv_bytes",
     callback=byte_size,
@@ -72,6 +82,13 @@ STDIN_CHUNK_BYTES = 4096
     show_default=True,
     metavar="SIZE",
     help="Memory for the keys and values of all chats together.",
+)
+@click.option(
+    "--kv-memory-per-peer",
+    "peer_kv_bytes",
+    callback=optional_byte_size,
+    metavar="SIZE",
+    help="How much of it one peer may have.  [default: half]",
 )
 @click.option(
     "--log-level",
@@ -101,7 +118,9 @@ def serve_command(
     threads: int | None,
     dtype: str | None,
     max_sessions: int,
+    max_peer_sessions: int | None,
     kv_bytes: int,
+    peer_kv_bytes: int | None,
     log_level: str,
     log_format: str,
     exit_with_stdin: bool,
@@ -112,7 +131,11 @@ def serve_command(
 
         ready peer=ID blocks=MODEL:0-15 addrs=MULTIADDR,...
 
-    Only peers and clients of the BlocksMap are answered. A second signal ends it at once.
+    Only peers and clients of the BlocksMap are answered; `gptnode peers` shows who is there and who
+    was turned away. The file is watched: an edit is in force within two seconds.
+
+    After the signal sessions are handed over to other peers, and the server ends within 5 seconds.
+    A second signal ends it at once.
     """
     if map_path is None:
         raise UsageError("`gptnode serve` needs a BlocksMap: --map FILE (or GPTNODE_MAP)")
@@ -126,7 +149,9 @@ def serve_command(
         device=device,
         threads=threads,
         max_sessions=max_sessions,
+        max_peer_sessions=max_peer_sessions,
         kv_bytes=kv_bytes,
+        peer_kv_bytes=peer_kv_bytes,
     )
     trio.run(_serve_until_stopped, config, exit_with_stdin)
 
@@ -141,16 +166,18 @@ async def _serve_until_stopped(config: ServeConfig, exit_with_stdin: bool) -> No
     """Serves until a signal, or until stdin ends if that was asked for."""
     with ExitStack() as at_exit:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_stop_on_signal, nursery.cancel_scope, at_exit)
+            leave = trio.Event()
+            await nursery.start(_leave_on_signal, leave, at_exit)
             if exit_with_stdin:
-                nursery.start_soon(_stop_with_stdin, nursery.cancel_scope)
+                nursery.start_soon(_leave_with_stdin, leave)
+            nursery.start_soon(_cut_off_late, leave, nursery.cancel_scope)
             # What is wrong with these files is said before torch is imported, which takes seconds.
             # A signal that comes meanwhile is kept.
             read_blocks_map(config.map_path)
             load_identity(config.identity_path)
             import structlog
 
-            from gptnode.node.runtime import serve
+            from gptnode.node.serving import serve
 
             log = structlog.get_logger("gptnode.cli")
 
@@ -159,27 +186,35 @@ async def _serve_until_stopped(config: ServeConfig, exit_with_stdin: bool) -> No
                 log.info("serving", peer=info.peer_id, addrs=" ".join(info.addrs))
 
             log.info("starting", map=str(config.map_path), identity=str(config.identity_path))
-            await serve(config, ready=ready)
+            await serve(config, ready=ready, leave=leave)
+            nursery.cancel_scope.cancel()
         log.info("stopped")
 
 
-async def _stop_on_signal(
-    scope: trio.CancelScope,
+async def _leave_on_signal(
+    leave: trio.Event,
     at_exit: ExitStack,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Cancels ``scope`` with the first signal; the next one ends the process on the spot."""
+    """Sets ``leave`` with the first signal; the next one ends the process on the spot."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _number in signals:
             break
     for number in (signal.SIGTERM, signal.SIGINT):
         at_exit.callback(signal.signal, number, signal.signal(number, signal.SIG_DFL))
+    leave.set()
+
+
+async def _cut_off_late(leave: trio.Event, scope: trio.CancelScope) -> None:
+    """Cancels ``scope`` when leaving takes too long."""
+    await leave.wait()
+    await trio.sleep(LEAVE_S)
     scope.cancel()
 
 
-async def _stop_with_stdin(scope: trio.CancelScope) -> None:
-    """Cancels ``scope`` when whoever holds the other end of stdin is gone, however it died."""
+async def _leave_with_stdin(leave: trio.Event) -> None:
+    """Sets ``leave`` when whoever holds the other end of stdin is gone, however it died."""
     while await trio.to_thread.run_sync(os.read, STDIN, STDIN_CHUNK_BYTES, abandon_on_cancel=True):
         pass
-    scope.cancel()
+    leave.set()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -36,6 +37,7 @@ from gptnode.net.identity import Identity, short_peer_id
 from gptnode.net.link import Link, StreamSlots
 from gptnode.net.socket_connection import SocketConnection
 from gptnode.net.stream import PeerStream
+from gptnode.net.strangers import RefusedPeers, Stranger
 
 __all__ = ["PROTOCOL", "Host", "PeerStream", "open_host"]
 
@@ -61,16 +63,18 @@ class Host:
         allow: Callable[[str], bool],
         handler: Callable[[PeerStream], Awaitable[None]] | None,
         nursery: trio.Nursery,
+        slots: StreamSlots,
     ) -> None:
         """Use ``open_host``."""
         self.peer_id = identity.peer_id
+        self.refused = RefusedPeers()
         self._allow = allow
         self._handler = handler
         self._nursery = nursery
         self._handshaker = Handshaker(identity, allow)
-        self._slots = StreamSlots()
+        self._slots = slots
         self._links: dict[str, list[Link]] = {}
-        self._handshakes: dict[trio.CancelScope, None] = {}
+        self._handshakes: dict[trio.CancelScope, Stranger] = {}
         self._dialling: dict[str, trio.Lock] = {}
         self._bound: list[Endpoint] = []
 
@@ -80,12 +84,19 @@ class Host:
     @property
     def addrs(self) -> tuple[str, ...]:
         """Multiaddrs, with /p2p/ID, at which this node can be dialled; () if it doesn't listen."""
-        found = [addr for bound in self._bound for addr in reachable_addrs(bound, self.peer_id)]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(a for b in self._bound for a in reachable_addrs(b, self.peer_id)))
 
     def connected(self) -> tuple[str, ...]:
         """Ids of the authenticated peers with a live connection."""
         return tuple(peer_id for peer_id in self._links if self._live_link(peer_id) is not None)
+
+    def links(self) -> tuple[Link, ...]:
+        """All live connections; a peer may have several."""
+        return tuple(link for links in self._links.values() for link in links if link.is_live)
+
+    def strangers(self) -> tuple[Stranger, ...]:
+        """Inbound connections in the middle of their handshake."""
+        return tuple(self._handshakes.values())
 
     # -- dialling --------------------------------------------------------------------------------
 
@@ -208,7 +219,7 @@ class Host:
         muxer = None
         try:
             with trio.move_on_after(HANDSHAKE_S) as scope:
-                self._handshakes[scope] = None
+                self._handshakes[scope] = Stranger(raw.remote_addr, time.time())
                 if len(self._handshakes) > MAX_HANDSHAKES:
                     next(iter(self._handshakes)).cancel()
                 try:
@@ -216,7 +227,7 @@ class Host:
                 finally:
                     self._handshakes.pop(scope, None)
         except NotAllowedError as error:
-            log.info("refused %s from %s: not in the BlocksMap", error, raw.get_remote_address())
+            self.refused.note(str(error), raw.remote_addr)
         except HandshakeError as error:
             log.debug("no handshake with %s: %s", raw.get_remote_address(), error)
         finally:
@@ -264,8 +275,10 @@ async def open_host(
     listen: Sequence[str] = (),
     allow: Callable[[str], bool],
     handler: Callable[[PeerStream], Awaitable[None]] | None = None,
+    slots: StreamSlots | None = None,
 ) -> AsyncIterator[Host]:
     """A host for the ``async with`` block. ``allow`` decides about every peer id, both ways.
+    ``slots`` bounds the streams that peers may have open at once.
 
     *Resource handling*: leaving the block closes listeners and connections and cancels the
     handlers; it takes a second at most unless a handler shields itself longer.
@@ -276,7 +289,7 @@ async def open_host(
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            host = Host(identity, allow, handler, nursery)
+            host = Host(identity, allow, handler, nursery, slots or StreamSlots())
             try:
                 for addr in listen:
                     await host._listen(addr)

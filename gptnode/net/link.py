@@ -10,6 +10,7 @@ Knows one connection. Knows no other links and no addresses.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -63,6 +64,8 @@ class Link:
         """Of a connection whose handshake succeeded."""
         self.peer_id: str = muxer.peer_id.to_base58()
         self.raw = raw
+        self.addr = raw.remote_addr
+        self.since_s = time.time()  # for people; nothing is decided by it
         self.ready = trio.Event()
         self.ended = trio.Event()
         self._muxer = muxer
@@ -76,6 +79,11 @@ class Link:
     def is_live(self) -> bool:
         """Whether streams can be opened."""
         return self._nursery is not None and not self.raw.is_closed and not self.ended.is_set()
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open on it, either way."""
+        return len(self._muxer.streams)
 
     def cut(self) -> None:
         """End it now, with its streams and their handlers."""
@@ -96,6 +104,8 @@ class Link:
         """Live until the connection is lost or cut; ``ready`` is set when streams can be opened."""
         try:
             with self._scope:
+                if not allow(self.peer_id):  # struck off while its handshake went on
+                    return
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.raw.run_outbox)
                     nursery.start_soon(self._run_muxer)
@@ -107,6 +117,7 @@ class Link:
             self._nursery = None
             self.raw.close_now()
             self.ended.set()
+            self.ready.set()  # who waits for it sees that it isn't live
 
     async def _run_muxer(self) -> None:
         try:

@@ -186,6 +186,15 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
 
     # -- what libp2p asks beside -----------------------------------------------------------------
 
+    @property
+    def remote_addr(self) -> str:
+        """The other end as ``HOST:PORT``, for people; empty when it is gone already."""
+        found = self.get_remote_address()
+        if found is None:
+            return ""
+        host, port = found
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def get_remote_address(self) -> tuple[str, int] | None:
         """Host and port of the other end, for IPv4 and IPv6."""
         try:

@@ -1,18 +1,16 @@
 """The block server: one stream, one session; the session's frame owns its cache.
 
-When the stream ends, for whatever reason, the frame ends and the cache is free (design law 2).
+When the stream ends, for whatever reason, the frame ends and the cache is free (design law 2). The
+frame also holds the blocks that it was opened over: `models` may change under a running session.
 Nothing here knows sockets or libp2p: a session is driven through a channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
-import torch
 import trio
 
 from gptnode.errors import (
@@ -26,6 +24,7 @@ from gptnode.model.kv_cache import KVCache, kv_bytes_per_token
 from gptnode.model.shard import BlockStack
 from gptnode.net.channel import ServerChannel
 from gptnode.net.host import PeerStream
+from gptnode.node.budget import KVBudget, Refusal
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.loading import ModelSource
@@ -41,13 +40,13 @@ from gptnode.wire.messages import (
     Stepped,
     Truncate,
     Truncated,
+    WireTensor,
 )
 
 __all__ = ["BlockServer", "KVBudget", "ServedModel"]
 
 MAX_CHUNK_TOKENS = 2 * PREFILL_CHUNK_TOKENS
 RETRY_LOADING_S = 1.0
-RETRY_BUSY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,55 +57,6 @@ class ServedModel:
     stacks: tuple[BlockStack, ...]
 
 
-class Refusal(Exception):
-    """A request that gets a Failure for an answer, which ends the session."""
-
-    def __init__(self, code: ErrorCode, message: str, retry_after_s: float = 0.0) -> None:
-        """``message`` is one line for the person at the other end."""
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.retry_after_s = retry_after_s
-
-
-class KVBudget:
-    """How many sessions there may be, and what their caches may reserve together."""
-
-    def __init__(self, max_bytes: int, max_sessions: int) -> None:
-        """Both limits hold from the opening of a session to its end."""
-        self.max_bytes = max_bytes
-        self.max_sessions = max_sessions
-        self.reserved_bytes = 0
-        self.sessions = 0
-
-    @contextmanager
-    def lease(self, n_bytes: int) -> Iterator[None]:
-        """Reserve room for one session's cache.
-
-        Raises:
-            Refusal: TOO_LONG where it could never fit, BUSY where it doesn't now.
-        """
-        if n_bytes > self.max_bytes:
-            raise Refusal(
-                ErrorCode.TOO_LONG,
-                f"a context of this length takes {n_bytes >> 20} MiB of cache here, "
-                f"there are {self.max_bytes >> 20} MiB",
-            )
-        if self.sessions >= self.max_sessions or self.reserved_bytes + n_bytes > self.max_bytes:
-            raise Refusal(
-                ErrorCode.BUSY,
-                f"all cache memory is in use by {self.sessions} sessions",
-                RETRY_BUSY_S,
-            )
-        self.sessions += 1
-        self.reserved_bytes += n_bytes
-        try:
-            yield
-        finally:
-            self.sessions -= 1
-            self.reserved_bytes -= n_bytes
-
-
 class BlockServer:
     """Answers sessions of allowed peers over the blocks that this node has loaded."""
 
@@ -114,21 +64,50 @@ class BlockServer:
         """``epoch`` tells this life of the server from any other in every answer."""
         self.models: dict[str, ServedModel] = {}
         self.loading = True
+        self.leaving = False
+        self._streams = 0
+        self._idle: set[trio.CancelScope] = set()  # of sessions that wait for a request
+        self._ended = trio.Event()
         self._lane = lane
         self._budget = budget
         self._epoch = epoch
         self._log = structlog.get_logger("gptnode.node")
 
+    async def drain(self) -> None:
+        """Give all clients away: refuse new sessions, end running ones after their step.
+
+        They are told GOING_AWAY and lose nothing: they go on over another peer. Returns when all
+        sessions have ended.
+        """
+        self.leaving = True
+        for scope in tuple(self._idle):
+            scope.cancel()
+        while self._streams:
+            self._ended = trio.Event()
+            await self._ended.wait()
+
     async def handle(self, stream: PeerStream) -> None:
         """Serve one session; returns when it has ended. Its cache lives in here only."""
+        self._streams += 1
+        try:
+            await self._handle(stream)
+        finally:
+            self._streams -= 1
+            self._ended.set()
+
+    async def _handle(self, stream: PeerStream) -> None:
         log = self._log.bind(peer=stream.peer_id)
         channel = ServerChannel(stream)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(channel.run)
+            # A server that leaves answers before it has read anything: then it must be running.
+            await nursery.start(channel.run)
             try:
-                await self._session(channel, log)
+                await self._session(channel, stream.peer_id, log)
             except Refusal as refusal:
-                log.warning("refused", code=refusal.code.name, reason=refusal.message)
+                if refusal.code is ErrorCode.GOING_AWAY:
+                    log.info("session handed over", reason=refusal.message)
+                else:
+                    log.warning("refused", code=refusal.code.name, reason=refusal.message)
                 await channel.fail(
                     refusal.code, refusal.message, retry_after_s=refusal.retry_after_s
                 )
@@ -144,9 +123,9 @@ class BlockServer:
                 await channel.aclose()
 
     async def _session(
-        self, channel: ServerChannel, log: structlog.typing.FilteringBoundLogger
+        self, channel: ServerChannel, peer_id: str, log: structlog.typing.FilteringBoundLogger
     ) -> None:
-        first = await channel.receive()
+        first = await self._next(channel)
         if isinstance(first, Close):
             return
         if not isinstance(first, Open):
@@ -155,7 +134,7 @@ class BlockServer:
         config, key = served.source.config, served.source.key
         max_tokens = min(first.max_tokens, config.context_tokens)
         n_bytes = max_tokens * kv_bytes_per_token(config, len(stack.span), key.dtype)
-        with self._budget.lease(n_bytes):
+        with self._budget.lease(n_bytes, peer_id):
             cache = stack.new_cache(max_tokens)
             channel.raise_limit(chunk_bytes(MAX_CHUNK_TOKENS, key.d_model, key.activation_name))
             await channel.send(
@@ -193,6 +172,8 @@ class BlockServer:
         for stack in served.stacks:
             if stack.span.covers(request.span):
                 return served, stack.part(request.span)
+        if self.loading:
+            raise Refusal(ErrorCode.LOADING, "still loading these blocks", RETRY_LOADING_S)
         held = ", ".join(str(stack.span) for stack in served.stacks)
         raise Refusal(ErrorCode.NO_SPAN, f"serves blocks {held} of {key.name}, not {request.span}")
 
@@ -200,7 +181,7 @@ class BlockServer:
         self, channel: ServerChannel, source: ModelSource, stack: BlockStack, cache: KVCache
     ) -> None:
         while True:
-            request = await channel.receive()
+            request = await self._next(channel)
             if isinstance(request, Close):
                 return
             if isinstance(request, Step):
@@ -211,6 +192,17 @@ class BlockServer:
                 await channel.send(Truncated(length))
             else:
                 raise Refusal(ErrorCode.PROTOCOL, "a session is opened once")
+
+    async def _next(self, channel: ServerChannel) -> Open | Step | Truncate | Close:
+        """The session's next request, unless the server is leaving."""
+        with trio.CancelScope() as scope:
+            self._idle.add(scope)
+            try:
+                if not self.leaving:
+                    return await channel.receive()  # cancelled, it has taken none
+            finally:
+                self._idle.discard(scope)
+        raise _going_away()
 
     async def _step(
         self, request: Step, source: ModelSource, stack: BlockStack, cache: KVCache
@@ -225,12 +217,13 @@ class BlockServer:
         if len(shape) != 3 or shape[0] != 1 or shape[1] > MAX_CHUNK_TOKENS:
             raise Refusal(ErrorCode.BAD_TENSOR, f"a step takes (1, T, D), not {shape}")
 
-        def compute() -> torch.Tensor:
+        def compute() -> WireTensor:
             hidden = from_wire(request.hidden, source.device)
             check_hidden(hidden, (1, shape[1], key.d_model), key.dtype, "the client")
             result = step_blocks(stack, cache, hidden, request.position)
             check_hidden(result, (1, shape[1], key.d_model), key.dtype, "the blocks")
-            return result
+            # In the lane: trio's thread must not wait for a device.
+            return to_wire(result)
 
         try:
             ran = await self._lane.run(compute)
@@ -245,7 +238,11 @@ class BlockServer:
             stack.span,
             key.fingerprint,
             self._epoch,
-            to_wire(ran.value),
+            ran.value,
             ran.queue_s,
             ran.compute_s,
         )
+
+
+def _going_away() -> Refusal:
+    return Refusal(ErrorCode.GOING_AWAY, "the server is shutting down")

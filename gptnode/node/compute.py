@@ -1,7 +1,8 @@
 """The compute lane: the one thread of a node that runs torch, so that trio never waits for it.
 
 A single thread keeps the order of steps, keeps torch's thread pool in one place, and is where
-steps of several sessions will be joined into one batch.
+steps of several sessions will be joined into one batch. A piece of work ends when its device is
+done, not when Python has handed it over: what comes out of the lane is there, and its time is true.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Generic, Self, TypeVar
 import torch
 import trio
 
-__all__ = ["ComputeLane", "Ran"]
+__all__ = ["ComputeLane", "Ran", "device_wait"]
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ class Ran(Generic[T]):
     __slots__ = ("compute_s", "queue_s", "value")
 
     def __init__(self, value: T, queue_s: float, compute_s: float) -> None:
-        """``queue_s`` is the wait for the lane, ``compute_s`` the work itself."""
+        """``queue_s``: waiting for the lane; ``compute_s``: the work, to its end on the device."""
         self.value = value
         self.queue_s = queue_s
         self.compute_s = compute_s
@@ -45,12 +46,13 @@ class _Job(Generic[T]):
         self.ran: Ran[T] | None = None
         self.error: BaseException | None = None
 
-    def run(self) -> None:
+    def run(self, wait: Callable[[], object]) -> None:
         """In the lane's thread: do the work unless its caller has gone, and wake the caller."""
         started = time.perf_counter()
         if not self.abandoned:
             try:
                 value = self.work()
+                wait()
                 ended = time.perf_counter()
                 self.ran = Ran(value, started - self.queued_at, ended - started)
             except BaseException as error:  # it belongs to the caller, whatever it is
@@ -68,9 +70,18 @@ class ComputeLane:
     the most, since callers are gone by then) and ends the thread.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
-        """``threads``: how many cores one step may use; torch's own choice when None."""
+    def __init__(
+        self, threads: int | None = None, *, wait: Callable[[], object] = lambda: None
+    ) -> None:
+        """A lane that isn't running yet.
+
+        Args:
+            threads: How many cores one step may use; torch's own choice when None.
+            wait: Called in the lane after each piece of work; returns when the device is done with
+                it. See `device_wait`.
+        """
         self._threads = threads
+        self._wait = wait
         self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="gptnode-compute", daemon=True)
 
@@ -117,5 +128,17 @@ class ComputeLane:
         if self._threads is not None:
             torch.set_num_threads(self._threads)  # counts for the thread that calls it
         while (job := self._jobs.get()) is not None:
-            job.run()
+            job.run(self._wait)
             del job  # a finished step must not keep its cache alive while the lane waits
+
+
+def device_wait(device: torch.device) -> Callable[[], object]:
+    """What returns when ``device`` has done all that the calling thread asked of it.
+
+    On a CPU work is done when it returns, and there is nothing to wait for.
+    """
+    if device.type == "cuda":
+        return lambda: torch.cuda.current_stream(device).synchronize()
+    if device.type == "mps":
+        return torch.mps.synchronize
+    return lambda: None

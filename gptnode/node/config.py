@@ -36,7 +36,11 @@ class ClientConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeConfig:
-    """A block server: it serves the blocks that the map gives to its peer id."""
+    """A block server: it serves the blocks that the map gives to its peer id.
+
+    ``max_peer_sessions`` and ``peer_kv_bytes`` are what one peer may have of ``max_sessions`` and
+    ``kv_bytes``; half of them when None.
+    """
 
     map_path: Path
     identity_path: Path
@@ -46,4 +50,6 @@ class ServeConfig:
     device: str = "cpu"
     threads: int | None = None
     max_sessions: int = 64
+    max_peer_sessions: int | None = None
     kv_bytes: int = 2 << 30
+    peer_kv_bytes: int | None = None

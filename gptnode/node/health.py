@@ -12,6 +12,7 @@ from gptnode.errors import GptNodeError, PeerBusyError
 __all__ = ["PeerHealth", "Trouble", "TroubleKind"]
 
 DOWN_S = 15.0
+SLOW_S = 60.0
 MAX_LOSSES = 3
 
 
@@ -21,6 +22,7 @@ class TroubleKind(Enum):
     LOST = "lost"  # a running session broke: it may have been restarted and be back at once
     BUSY = "busy"  # it said when to come back
     DOWN = "down"  # it could not be dialled, or refused
+    SLOW = "slow"  # it works, though much slower than it used to: better than none
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,16 @@ class PeerHealth:
         """All peers are well."""
         self._troubles: dict[str, Trouble] = {}
 
-    def note(self, peer_id: str, cause: GptNodeError, *, was_open: bool) -> Trouble:
-        """Remember that ``peer_id`` failed; ``was_open``: in a running session."""
+    def note(
+        self, peer_id: str, cause: GptNodeError, *, was_open: bool, slow: bool = False
+    ) -> Trouble:
+        """Remember that ``peer_id`` failed; ``was_open``: in a running session; ``slow``: alive."""
         now_s = trio.current_time()
-        before = self._troubles.get(peer_id)
+        before = self.trouble(peer_id)
         losses = (before.losses if before else 0) + was_open
-        if isinstance(cause, PeerBusyError):
+        if slow:
+            trouble = Trouble(TroubleKind.SLOW, cause, now_s + SLOW_S)
+        elif isinstance(cause, PeerBusyError):
             trouble = Trouble(TroubleKind.BUSY, cause, now_s + cause.retry_after_s, losses)
         elif was_open and losses < MAX_LOSSES:
             trouble = Trouble(TroubleKind.LOST, cause, now_s + DOWN_S, losses)
@@ -70,6 +76,11 @@ class PeerHealth:
     def forgive(self, peer_id: str) -> None:
         """It works again, or a person says so."""
         self._troubles.pop(peer_id, None)
+
+    def ask_again(self) -> None:
+        """Forgive those who were lost or down: somebody waits for any of them."""
+        for peer_id in self.avoid(TroubleKind.LOST, TroubleKind.DOWN):
+            self.forgive(peer_id)
 
     def forgive_all(self) -> None:
         """Ask every peer anew: a person tries again."""

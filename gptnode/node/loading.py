@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from gptnode.errors import MismatchError, ModelFileError, UsageError
+from gptnode.errors import MapError, MismatchError, ModelFileError, UsageError
 from gptnode.model.config import ModelConfig
 from gptnode.model.dtypes import DTYPES, QUANTISED_BITS, activation_name
 from gptnode.model.shard import (
@@ -19,10 +19,11 @@ from gptnode.model.shard import (
     load_head,
 )
 from gptnode.model.weights import WeightIndex
-from gptnode.routing.entries import ModelPaths
+from gptnode.routing.blocks_map import BlocksMap
+from gptnode.routing.entries import ModelEntry, ModelPaths
 from gptnode.span import Span
 
-__all__ = ["ModelKey", "ModelSource", "folder_paths", "open_device", "open_model"]
+__all__ = ["ModelKey", "ModelSource", "folder_paths", "open_device", "open_entry", "open_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,28 @@ def open_device(name: str) -> torch.device:
 def folder_paths(folder: Path) -> ModelPaths:
     """Where a folder in Hugging Face form has its files."""
     return ModelPaths(folder, None, folder / "config.json", folder / "tokenizer.json")
+
+
+def open_entry(
+    entry: ModelEntry,
+    blocks_map: BlocksMap,
+    model_dir: Path | None,
+    *,
+    dtype: str | None,
+    device: str,
+) -> ModelSource:
+    """The model of the map, in ``model_dir`` or else the folder that the map names.
+
+    Raises:
+        MapError: nobody names a folder.
+        GptNodeError: see `open_model`.
+    """
+    paths = folder_paths(model_dir) if model_dir is not None else blocks_map.model_paths(entry.name)
+    if paths is None:
+        raise MapError(f"the model {entry.name!r} has no path: add one, or give --model-dir")
+    return open_model(
+        entry.name, paths, dtype or entry.dtype, open_device(device), fingerprint=entry.fingerprint
+    )
 
 
 def open_model(

@@ -23,11 +23,13 @@ class MapWatch:
 
     A valid edit comes out within ``interval_s``, a broken one within twice that: a file that is
     just being written is broken for a moment, and a moment is no mistake. A missing or unreadable
-    file is a broken edit like any other. What was given out last is not given out again, so a map
-    that comes back after a broken edit does come out, and may equal the one in force.
+    file is a broken edit like any other. What was given out last is not given out again: an edit
+    that changes nothing stays silent, and a map that comes back after a broken edit does come
+    out, though it may equal the one in force.
 
     Reading is done in place: a map is a few kilobytes, and comparing its bytes can't miss what
-    size and date of a file can hide (an editor that replaces it, two edits in one tick).
+    size and date of a file can hide (an editor that replaces it, two edits in one tick). A pipe
+    or device, which can be read once only, never changes.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class MapWatch:
         self._path = path
         self._interval_s = interval_s
         self._last: BlocksMap | str | None = in_force
-        self._data: bytes | None = None
+        self._judged: bytes | None = None
         self._suspect: str | None = None
 
     def __aiter__(self) -> MapWatch:
@@ -55,39 +57,25 @@ class MapWatch:
     def _look(self) -> BlocksMap | MapError | None:
         """What is there now, if it is news."""
         try:
-            data = self._read()
-        except (OSError, ValueError):
-            data = None
-        else:
-            if data is not None and data == self._data and self._suspect is None:
+            if not stat.S_ISREG(self._path.stat().st_mode):
                 return None
-        self._data = data
+            with self._path.open("rb") as file:
+                data: bytes | None = file.read(MAX_FILE_BYTES + 1)
+        except OSError:
+            data = None  # reading it as a map says why
+        if data is not None and data == self._judged:
+            return None
         try:
             found = read_blocks_map(self._path)
         except MapError as error:
-            return self._broken(error)
+            if error.detail not in (self._suspect, self._last):
+                self._suspect = error.detail  # perhaps half of a file: it has until the next look
+                return None
+            news: BlocksMap | MapError | None = None if error.detail == self._last else error
+            self._last = error.detail
+        else:
+            news = None if found == self._last else found
+            self._last = found
         self._suspect = None
-        if found == self._last:
-            return None
-        self._last = found
-        return found
-
-    def _read(self) -> bytes | None:
-        """The bytes of the file; those seen last for a pipe or device, which can't be read twice."""
-        if not stat.S_ISREG(self._path.stat().st_mode):
-            return self._data if self._data is not None else b""
-        with self._path.open("rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)
-
-    def _broken(self, error: MapError) -> MapError | None:
-        """``error`` if it was there at the look before, too, and is not known yet."""
-        detail = error.detail
-        if detail == self._last:
-            self._suspect = None
-            return None
-        if detail != self._suspect:
-            self._suspect = detail
-            return None
-        self._suspect = None
-        self._last = detail
-        return error
+        self._judged = data
+        return news

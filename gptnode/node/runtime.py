@@ -1,55 +1,39 @@
-"""The composition root: puts a client or a server together from its parts, and takes it apart."""
+"""A client's composition root: puts it together from its parts, and takes it apart."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import trio
 
-from gptnode.errors import MapError, UsageError
+from gptnode.errors import UsageError
 from gptnode.model.shard import BlockStack, Embedding, Head
 from gptnode.net.host import Host, open_host
-from gptnode.net.identity import Identity, load_identity
+from gptnode.net.identity import load_identity
 from gptnode.node.allow_list import AllowList
-from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
 from gptnode.node.client import Client
-from gptnode.node.compute import ComputeLane
-from gptnode.node.config import DEFAULT_CONTEXT_TOKENS, ClientConfig, ServeConfig
+from gptnode.node.compute import ComputeLane, device_wait
+from gptnode.node.config import DEFAULT_CONTEXT_TOKENS, ClientConfig
 from gptnode.node.generator import Generator
-from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
+from gptnode.node.loading import ModelSource, folder_paths, open_device, open_entry, open_model
 from gptnode.node.nursery import background_nursery
 from gptnode.node.swarm import Swarm
 from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
-from gptnode.routing.entries import ModelEntry, ModelPaths
-from gptnode.span import Span
+from gptnode.routing.entries import ModelEntry
 from gptnode.text.template import load_template
 from gptnode.text.tokenizer import Tokenizer
 
 __all__ = [
     "Engine",
     "OpenedModel",
-    "ReadyInfo",
     "find_model",
     "open_client",
     "open_engine",
-    "serve",
 ]
 
-DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4001"
 CLOSE_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyInfo:
-    """What a server serves once it does, and where."""
-
-    peer_id: str
-    addrs: tuple[str, ...]
-    blocks: tuple[tuple[str, tuple[Span, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +108,9 @@ def find_model(config: ClientConfig) -> OpenedModel:
     blocks_map = read_blocks_map(config.map_path) if config.map_path is not None else None
     entry = blocks_map.model(config.model_name) if blocks_map is not None else None
     if blocks_map is not None and entry is not None:
-        source = _open_entry(entry, blocks_map, config)
+        source = open_entry(
+            entry, blocks_map, config.model_dir, dtype=config.dtype, device=config.device
+        )
         blocks_map.check_blocks(source.key.name, source.config.n_blocks)
     elif config.model_dir is not None:
         paths = folder_paths(config.model_dir)
@@ -153,7 +139,7 @@ async def open_engine(
     wanted_tokens = config.context_tokens or DEFAULT_CONTEXT_TOKENS
     max_tokens = min(wanted_tokens, source.config.context_tokens)
     allow = AllowList(blocks_map)
-    with ComputeLane(config.threads) as lane:
+    with ComputeLane(config.threads, wait=device_wait(source.device)) as lane:
         async with background_nursery() as nursery, _dialler(config, blocks_map, allow) as host:
             swarm = Swarm(source, lane, nursery, report, allow, blocks_map=blocks_map, host=host)
             embedding = (await lane.run(source.load_embedding)).value
@@ -166,51 +152,6 @@ async def open_engine(
                 with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
                     scope.shield = True
                     await generator.forget()
-
-
-async def serve(config: ServeConfig, *, ready: Callable[[ReadyInfo], None]) -> None:
-    """Serve the blocks that the map gives to this identity, until cancelled.
-
-    Peers are answered from the start: with LOADING until the blocks are there.
-
-    Args:
-        config: What the command line said.
-        ready: Called once, when all blocks are loaded and served.
-
-    Raises:
-        GptNodeError: map, identity, model folder or address are wrong.
-    """
-    blocks_map = read_blocks_map(config.map_path)
-    identity = load_identity(config.identity_path)
-    assigned = _assigned(blocks_map, identity)
-    if config.model_dir is not None and len(assigned) > 1:
-        names = ", ".join(entry.name for entry, _ in assigned)
-        raise UsageError(f"--model-dir is for one model, the map gives this node several: {names}")
-    sources = [(_open_entry(entry, blocks_map, config), spans) for entry, spans in assigned]
-    for source, _ in sources:
-        blocks_map.check_blocks(source.key.name, source.config.n_blocks)
-    allow = AllowList(blocks_map)
-    budget = KVBudget(config.kv_bytes, config.max_sessions)
-    listen = config.listen or _listen_addrs(blocks_map, identity)
-    with ComputeLane(config.threads) as lane:
-        server = BlockServer(lane, budget, secrets.randbits(48))
-        async with open_host(
-            identity, listen=listen, allow=allow.allows, handler=server.handle
-        ) as host:
-            for source, spans in sources:
-                stacks = [
-                    (await lane.run(partial(source.load_blocks, span))).value for span in spans
-                ]
-                server.models[source.key.name] = ServedModel(source, tuple(stacks))
-            server.loading = False
-            ready(
-                ReadyInfo(
-                    identity.peer_id,
-                    host.addrs,
-                    tuple((source.key.name, spans) for source, spans in sources),
-                )
-            )
-            await trio.sleep_forever()
 
 
 @asynccontextmanager
@@ -226,49 +167,3 @@ async def _dialler(
     identity = load_identity(config.identity_path)
     async with open_host(identity, allow=allow.allows) as host:
         yield host
-
-
-def _open_entry(
-    entry: ModelEntry, blocks_map: BlocksMap, config: ClientConfig | ServeConfig
-) -> ModelSource:
-    """The model of the map, in the folder that the options name or else the map."""
-    if config.model_dir is not None:
-        paths: ModelPaths | None = folder_paths(config.model_dir)
-    else:
-        paths = blocks_map.model_paths(entry.name)
-    if paths is None:
-        raise MapError(f"the model {entry.name!r} has no path: add one, or give --model-dir")
-    return open_model(
-        entry.name,
-        paths,
-        config.dtype or entry.dtype,
-        open_device(config.device),
-        fingerprint=entry.fingerprint,
-    )
-
-
-def _assigned(
-    blocks_map: BlocksMap, identity: Identity
-) -> list[tuple[ModelEntry, tuple[Span, ...]]]:
-    """The models and spans that the map gives to ``identity``."""
-    if blocks_map.peer(identity.peer_id) is None:
-        raise MapError(
-            f"peers: this node, {identity.peer_id}, is not among them; add it with its addresses"
-        )
-    spans = [
-        (entry, blocks_map.spans_of(identity.peer_id, entry.name)) for entry in blocks_map.models
-    ]
-    assigned = [(entry, own) for entry, own in spans if own]
-    if not assigned:
-        raise MapError(f"routes: none gives blocks to this node, {identity.peer_id}")
-    return assigned
-
-
-def _listen_addrs(blocks_map: BlocksMap, identity: Identity) -> tuple[str, ...]:
-    """All interfaces, on the port of this node's address in the map."""
-    entry = blocks_map.peer(identity.peer_id)
-    for addr in entry.addrs if entry is not None else ():
-        parts = addr.split("/")
-        if "tcp" in parts[:-1]:
-            return (f"/ip4/0.0.0.0/tcp/{parts[parts.index('tcp') + 1]}",)
-    return (DEFAULT_LISTEN,)

@@ -17,13 +17,11 @@ class HopTiming:
     """One step, or several added up, through one hop; the four parts are all of its time.
 
     ``queue_s``: waiting for the compute lane, and on this node for being woken by it.
-    ``compute_s``: in the lane. A peer counts the reading and checking of the tensor as well. On a
-    device that works by itself (cuda), a local lane's time ends when the work is handed over; who
-    reads the result waits for the rest of it.
+    ``compute_s``: in the lane, to the end of the work on its device. A peer counts the reading,
+    checking and writing of the tensors as well.
     ``serialise_s``: this node's tensors to bytes and back, and the check of what came.
     ``wire_s``: all the rest of a round trip. That is the network, encryption, scheduling, and what
-    the protocol has no field for: the coding of messages on both sides, and the peer's tensor to
-    bytes.
+    the protocol has no field for: the coding of messages on both sides.
     """
 
     queue_s: float = 0.0

@@ -36,6 +36,7 @@ __all__ = [
     "examine_blocks_map",
     "parse_blocks_map",
     "read_blocks_map",
+    "read_map_text",
 ]
 
 MAX_FILE_BYTES = 4 * 2**20
@@ -203,7 +204,7 @@ def read_blocks_map(path: Path) -> BlocksMap:
     Raises:
         MapError: the file can't be read, is too large, or is not a map.
     """
-    return parse_blocks_map(_read_text(path), source=path)
+    return parse_blocks_map(read_map_text(path), source=path)
 
 
 def examine_blocks_map(path: Path) -> MapReading:
@@ -212,7 +213,7 @@ def examine_blocks_map(path: Path) -> MapReading:
     Raises:
         MapError: the file can't be read or is too large.
     """
-    return _read(_read_text(path), path)
+    return _read(read_map_text(path), path)
 
 
 def _read(text: str, source: Path | None) -> MapReading:
@@ -238,8 +239,12 @@ def _read(text: str, source: Path | None) -> MapReading:
     return MapReading(None, problems.lines)
 
 
-def _read_text(path: Path) -> str:
-    """The text of a file that isn't too large to be a map."""
+def read_map_text(path: Path) -> str:
+    """The text of a file that isn't too large to be a map, without a byte order mark.
+
+    Raises:
+        MapError: the file can't be read, is too large, or is no text.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)

@@ -2,7 +2,7 @@
 
 ::
 
-    {"self_peer_id": "12D3KooW..." | "auto", "parameters": {...},
+    {"self_peer_id": "12D3KooW..." | "auto", "parameters": {...}, "clients": [...],
      "models": [{"model_name", "CHAT_TEMPLATE", "STOP", "TOKENIZER_JSON", "LLAMA_WEIGHTS",
                  "LLAMA_CONFIG", "LLAMA_DTYPE"}],
      "peers":  [{"peer_id", "addr"}],
@@ -10,8 +10,8 @@
 
 As there, all settings are strings, ``parameters`` and ``models`` may be left out, keys that nobody
 knows are passed over, a route may name a model without settings, and the node itself needs no
-address. Unlike there, a block that has several routes has replicas, and a peer that is listed again
-has another address.
+address. Unlike there, a block that has several routes has replicas, a peer that is listed again has
+another address, and there may be ``clients`` as in gptnode's own form.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gptnode.routing.own_form import (
     DTYPES_EXAMPLE,
     MAX_BLOCKS,
     read_addr,
+    read_client,
     read_peer_id,
     repeats,
 )
@@ -79,6 +80,8 @@ def read_other_form(root: JsonNode, problems: Problems) -> MapEntries | None:
         repeats("name", ((node.key("model_name", None), model.name) for node, model in settings))
     )
     listed = problems.each(_items(top, "peers"), _peer)
+    clients = problems.each(_items(top, "clients"), read_client)
+    problems.extend(repeats("id", ((node, client.id) for node, client in clients)))
     if problems:
         return None
     peers: dict[str, PeerEntry] = {}
@@ -95,17 +98,17 @@ def read_other_form(root: JsonNode, problems: Problems) -> MapEntries | None:
     models = {model.name: model for _, model in settings}
     for _, route in routes:
         models.setdefault(route.model, ModelEntry(route.model))
-    clients: tuple[ClientEntry, ...] = ()
+    listed_clients = tuple(client for _, client in clients)
     if own_id is not None and own_id not in peers:
         if any(own_id in route.peers for _, route in routes):
             peers[own_id] = PeerEntry(own_id, ())
-        else:
-            clients = (ClientEntry(own_id),)
+        elif own_id not in [client.id for client in listed_clients]:
+            listed_clients = (ClientEntry(own_id), *listed_clients)
     return MapEntries(
         tuple(models.values()),
         tuple(peers.values()),
         tuple(route for _, route in routes),
-        clients,
+        listed_clients,
         own_id,
     )
 

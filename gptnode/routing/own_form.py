@@ -28,6 +28,7 @@ __all__ = [
     "DTYPES_EXAMPLE",
     "MAX_BLOCKS",
     "read_addr",
+    "read_client",
     "read_own_form",
     "read_peer_id",
     "read_span",
@@ -58,7 +59,7 @@ def read_own_form(root: JsonNode, problems: Problems) -> MapEntries | None:
     peers = problems.each(top.required("peers", PEERS_EXAMPLE).items(PEERS_EXAMPLE), _peer)
     listed = top.optional("clients")
     nodes = listed.items(CLIENTS_EXAMPLE, empty=True) if listed is not None else ()
-    clients = problems.each(nodes, _client)
+    clients = problems.each(nodes, read_client)
     problems.extend(repeats("name", ((node.key("name", None), one.name) for node, one in models)))
     problems.extend(repeats("id", ((node.key("id", None), one.id) for node, one in peers)))
     problems.extend(repeats("id", ((node, one.id) for node, one in clients)))
@@ -242,7 +243,8 @@ def _peer(node: JsonNode) -> PeerEntry:
     )
 
 
-def _client(node: JsonNode) -> ClientEntry:
+def read_client(node: JsonNode) -> ClientEntry:
+    """``"12D3KooW..."`` or the same with a name."""
     if isinstance(node.value, str):
         return ClientEntry(read_peer_id(node))
     fields = node.object(CLIENTS_EXAMPLE[1:-1], ("id", "name"))

@@ -51,6 +51,7 @@ def plan_route(
     *,
     down: Collection[str] = (),
     local: str | None = None,
+    within: Span | None = None,
 ) -> Route:
     """The route through ``model`` around the peers in ``down``.
 
@@ -60,6 +61,7 @@ def plan_route(
         n_blocks: How many blocks it has, at least 1.
         down: Ids of peers not to use.
         local: This node's own id, preferred for the blocks that it serves itself.
+        within: Only these of the blocks, where the others have hops already.
 
     Returns:
         Hops without a gap or an overlap; no hop names a peer that is down.
@@ -72,14 +74,18 @@ def plan_route(
     unusable = frozenset(down)
     holders = blocks_map.holders(model, n_blocks)
     live = [tuple(peer for peer in peers if peer not in unusable) for peers in holders]
-    missing = [block for block, peers in enumerate(live) if not peers]
+    span = within if within is not None else Span(0, n_blocks)
+    missing = [block for block in span if not live[block]]
     if missing:
         raise RouteError(_no_way(blocks_map, model, missing, holders))
-    chosen = [local if local is not None and local in peers else peers[0] for peers in live]
+    chosen = {
+        block: local if local is not None and local in live[block] else live[block][0]
+        for block in span
+    }
     hops: list[Hop] = []
-    start = 0
-    for block in range(1, n_blocks + 1):
-        if block == n_blocks or chosen[block] != chosen[start]:
+    start = span.start
+    for block in range(span.start + 1, span.stop + 1):
+        if block == span.stop or chosen[block] != chosen[start]:
             hops.append(_hop(chosen[start], Span(start, block), live))
             start = block
     return Route(model, tuple(hops))

@@ -19,9 +19,9 @@ from gptnode.cli.serve import ready_line, serve_command
 from gptnode.demo.layout import lay_out_swarm
 from gptnode.errors import GptNodeError, IdentityError, MapError, UsageError
 from gptnode.net.identity import create_identity
-from gptnode.node import runtime
+from gptnode.node import serving
 from gptnode.node.config import ServeConfig
-from gptnode.node.runtime import ReadyInfo
+from gptnode.node.serving import ReadyInfo
 from gptnode.span import Span
 from tests.cli.log_state import logging_as_before  # noqa: F401
 
@@ -41,21 +41,21 @@ Serve = Callable[..., Awaitable[None]]
 
 
 class FakeServer:
-    """Stands where `runtime.serve` is; serves until cancelled, after doing ``then``."""
+    """Stands where `serving.serve` is; serves until it is to leave, after doing ``then``."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self.then = then
         self.configs: list[ServeConfig] = []
         self.closed = False
 
-    async def __call__(self, config: ServeConfig, *, ready: Callable[[ReadyInfo], None]) -> None:
+    async def __call__(
+        self, config: ServeConfig, *, ready: Callable[[ReadyInfo], None], leave: trio.Event
+    ) -> None:
         self.configs.append(config)
         ready(INFO)
         self.then()
-        try:
-            await trio.sleep_forever()
-        finally:
-            self.closed = True
+        await leave.wait()
+        self.closed = True
 
 
 def terminate() -> None:
@@ -79,7 +79,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """A server that gets SIGTERM as soon as it is ready."""
     fake = FakeServer(terminate)
-    monkeypatch.setattr(runtime, "serve", fake)
+    monkeypatch.setattr(serving, "serve", fake)
     for name in [name for name in os.environ if name.startswith("GPTNODE_")]:
         monkeypatch.delenv(name)
     return fake
@@ -121,6 +121,7 @@ def test_the_options_are_what_the_server_is_told(server: FakeServer) -> None:
         *("--listen", "/ip4/127.0.0.1/tcp/1", "--listen", "/ip6/::1/tcp/2"),
         *("--device", "cuda:1", "--threads", "3", "--dtype", "f16"),
         *("--max-sessions", "5", "--kv-memory", "512MiB"),
+        *("--max-sessions-per-peer", "2", "--kv-memory-per-peer", "100MiB"),
     )
     assert server.configs == [
         ServeConfig(
@@ -132,7 +133,9 @@ def test_the_options_are_what_the_server_is_told(server: FakeServer) -> None:
             device="cuda:1",
             threads=3,
             max_sessions=5,
+            max_peer_sessions=2,
             kv_bytes=512 << 20,
+            peer_kv_bytes=100 << 20,
         )
     ]
 
@@ -179,6 +182,8 @@ def test_without_a_map_there_is_nothing_to_serve(server: FakeServer) -> None:
         ["--threads", "0"],
         ["--max-sessions", "0"],
         ["--kv-memory", "lots"],
+        ["--kv-memory-per-peer", "lots"],
+        ["--max-sessions-per-peer", "0"],
         ["--dtype", "f8"],
         ["--log-level", "chatty"],
         ["--log-format", "xml"],
@@ -195,10 +200,10 @@ def test_a_value_out_of_range_is_a_usage_error(argv: list[str], server: FakeServ
 def test_an_error_of_the_server_comes_out_with_its_own_class(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails(config: ServeConfig, *, ready: Callable[[ReadyInfo], None]) -> None:
+    async def fails(config: ServeConfig, **_: object) -> None:
         raise MapError("routes: none gives blocks to this node")
 
-    monkeypatch.setattr(runtime, "serve", fails)
+    monkeypatch.setattr(serving, "serve", fails)
     with pytest.raises(BaseExceptionGroup) as failure:
         run("--map", "map.json")
     assert failure.group_contains(MapError)
@@ -227,22 +232,39 @@ STUBBORN_SERVER = """
 import sys, types
 import trio
 
-runtime = types.ModuleType("gptnode.node.runtime")
+serving = types.ModuleType("gptnode.node.serving")
 
-async def serve(config, *, ready):
-    try:
-        print("ready", flush=True)
+async def serve(config, *, ready, leave):
+    print("ready", flush=True)
+    await leave.wait()
+    print("closing", flush=True)
+    with trio.CancelScope(shield=True):
         await trio.sleep_forever()
-    finally:
-        print("closing", flush=True)
-        with trio.CancelScope(shield=True):
-            await trio.sleep_forever()
 
-runtime.serve = serve
-sys.modules["gptnode.node.runtime"] = runtime
+serving.serve = serve
+sys.modules["gptnode.node.serving"] = serving
 from gptnode.cli.main import main
 main(["serve", "--map", "map.json"])
 """
+
+
+def test_a_server_that_does_not_leave_in_time_is_cancelled(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[bool] = []
+
+    async def stays(config: ServeConfig, **_: object) -> None:
+        terminate()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            cancelled.append(True)
+            raise
+
+    monkeypatch.setattr(serving, "serve", stays)
+    monkeypatch.setattr(serve_module, "LEAVE_S", 0.1)
+    assert run("--map", "map.json").exit_code == 0
+    assert cancelled == [True]
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

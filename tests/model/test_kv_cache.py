@@ -184,3 +184,43 @@ def test_tensors_that_would_be_broadcast_or_cast_are_refused() -> None:
 def test_bytes_a_token_are_what_the_cache_reserves() -> None:
     cache = KVCache(LARGE, SPAN, 512, torch.bfloat16)
     assert cache.bytes_reserved == 512 * kv_bytes_per_token(LARGE, len(SPAN), torch.bfloat16)
+
+
+def test_regions_are_where_tokens_lie_as_long_as_the_cache_is_open() -> None:
+    cache = KVCache(SMALL, SPAN, 10, torch.float32)
+    keys, values = tokens_of(SMALL, 3)
+    append_all(cache, keys, values)
+    regions = cache.regions()
+    assert len(regions) == len(SPAN)
+    for key_region, value_region in regions:
+        assert key_region.shape == (10, 1, SMALL.n_kv_heads, SMALL.head_dim)
+        assert torch.equal(key_region[:3].transpose(0, 1), keys)
+        assert torch.equal(value_region[:3].transpose(0, 1), values)
+        assert not key_region[3:].any()
+    cache.close()
+    assert cache.regions() == []
+
+
+def test_wiping_zeroes_what_is_no_part_of_the_context() -> None:
+    cache = KVCache(SMALL, SPAN, 10, torch.float32)
+    keys, values = tokens_of(SMALL, 6)
+    append_all(cache, keys, values)
+    cache.append(SPAN.start, *tokens_of(SMALL, 3))  # a step that came no further
+    cache.truncate(4)
+    cache.wipe()
+    for region in (part for pair in cache.regions() for part in pair):
+        assert not region[4:].any()
+    assert torch.equal(cache.regions()[0][0][:4].transpose(0, 1), keys[:, :4])
+    cache.claim(1)
+    cache.regions()[1][1][4] = 1.0  # another that claimed its room and failed
+    cache.wipe()
+    assert not cache.regions()[1][1][4:].any()
+
+
+def test_who_asked_is_told_once_that_the_cache_is_closed() -> None:
+    cache = KVCache(SMALL, SPAN, 10, torch.float32)
+    told: list[int] = []
+    cache.on_close(lambda: told.append(len(cache.regions())))
+    cache.close()
+    cache.close()
+    assert told == [len(SPAN)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from gptnode.node.loading import ModelSource, folder_paths, open_model
 from gptnode.node.tensors import from_wire, to_wire
 from gptnode.span import Span
 from gptnode.wire.limits import chunk_bytes
-from gptnode.wire.messages import NextHop, Open, Opened, Step, Truncate
+from gptnode.wire.messages import NextHop, Open, Opened, Step, Truncate, WireTensor
 
 from .conftest import MemoryHost
 
@@ -89,6 +90,27 @@ async def test_a_session_computes_what_the_blocks_compute(
         for position, tokens in ((0, 5), (5, 1), (6, 1)):
             x = hidden(tokens, seed=position)
             assert torch.equal(await step(channel, position, x), stack(x, cache))
+
+
+async def test_tensors_become_bytes_in_the_lane(
+    host: MemoryHost,
+    make_server: MakeServer,
+    source: ModelSource,
+    lane: ComputeLane,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU the bytes have to be waited for, which the thread of the network must not do."""
+    host.servers["anna"] = make_server(ALL)
+    threads: list[int] = []
+
+    def noted(x: torch.Tensor) -> WireTensor:
+        threads.append(threading.get_ident())
+        return to_wire(x)
+
+    monkeypatch.setattr("gptnode.node.block_server.to_wire", noted)
+    async with session(host, "anna", open_for(source)) as (channel, _):
+        await step(channel, 0, hidden(3))
+    assert threads == [(await lane.run(threading.get_ident)).value]
 
 
 async def test_part_of_a_servers_span_can_be_asked_for(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 
 import pytest
+import torch
 import trio
 import trio.testing
 
-from gptnode.node.compute import ComputeLane
+from gptnode.node.compute import ComputeLane, device_wait
 
 
 async def test_work_runs_in_one_other_thread(lane: ComputeLane) -> None:
@@ -95,3 +97,59 @@ async def test_a_finished_step_keeps_nothing_alive(lane: ComputeLane) -> None:
     del cache
     gc.collect()
     assert gone() is None
+
+
+async def test_work_ends_when_its_device_is_done_and_the_lane_waits_for_it() -> None:
+    order: list[str] = []
+    threads: list[int] = []
+
+    def wait() -> None:
+        order.append("device is done")
+        threads.append(threading.get_ident())
+
+    with ComputeLane(threads=1, wait=wait) as lane:
+        threads.append((await lane.run(threading.get_ident)).value)
+        order.append("caller goes on")
+    assert order == ["device is done", "caller goes on"]
+    assert threads[0] == threads[1] != threading.get_ident()
+
+
+async def test_the_time_that_the_device_takes_is_compute_time() -> None:
+    with ComputeLane(threads=1, wait=lambda: time.sleep(0.05)) as lane:
+        assert (await lane.run(lambda: None)).compute_s >= 0.05
+
+
+async def test_what_went_wrong_on_the_device_is_the_error_of_that_work() -> None:
+    failures = iter([RuntimeError("an illegal address")])
+
+    def wait() -> None:
+        for error in failures:
+            raise error
+
+    with ComputeLane(threads=1, wait=wait) as lane:
+        with pytest.raises(RuntimeError, match="illegal address"):
+            await lane.run(lambda: 1)
+        assert (await lane.run(lambda: 2)).value == 2
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_cuda_is_done_when_its_current_stream_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[torch.device] = []
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def synchronize(self) -> None:
+            waited.append(self.device)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    device_wait(torch.device(name))()
+    assert waited == [torch.device(name)]
+
+
+def test_a_cpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cuda, "current_stream")
+    device_wait(torch.device("cpu"))()

@@ -1,0 +1,102 @@
+"""What a server tells its owner about itself: who is connected, at the door, and turned away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+import trio
+
+from gptnode.net.host import Host
+from gptnode.node.block_keeper import BlockKeeper
+from gptnode.node.block_server import BlockServer
+from gptnode.node.budget import KVBudget, Lent
+from gptnode.node.config import ServeConfig
+from gptnode.node.map_follower import MapFollower
+from gptnode.node.status_file import StatusFile
+from gptnode.routing.blocks_map import BlocksMap
+
+__all__ = ["report_status"]
+
+INTERVAL_S = 0.5
+
+
+async def report_status(
+    config: ServeConfig,
+    host: Host,
+    server: BlockServer,
+    keeper: BlockKeeper,
+    follower: MapFollower,
+    budget: KVBudget,
+) -> None:
+    """Keep the status file current until cancelled; a server whose folder can't be written to
+    serves all the same."""
+    log = structlog.get_logger("gptnode.node")
+    failed = False
+    with StatusFile(config.identity_path) as file:
+        while True:
+            status = {
+                "peer_id": host.peer_id,
+                "map": str(config.map_path.resolve()),
+                **_serving(server, keeper, follower),
+                "connected": _connected(host, follower.blocks_map, budget),
+                "pending": [
+                    {"addr": one.addr, "since": _time(one.since_s)} for one in host.strangers()
+                ],
+                "refused": _refused(host),
+            }
+            try:
+                await trio.to_thread.run_sync(file.write, status)  # it waits for the disk
+            except OSError as error:
+                if not failed:
+                    log.warning("`gptnode peers` won't see this server", reason=str(error))
+                failed = True
+            await trio.sleep(INTERVAL_S)
+
+
+def _serving(server: BlockServer, keeper: BlockKeeper, follower: MapFollower) -> dict[str, Any]:
+    state = "leaving" if server.leaving else "loading" if server.loading else "serving"
+    problems = ([follower.problem] if follower.problem else []) + list(keeper.problems)
+    blocks = {name: [str(span) for span in spans] for name, spans in keeper.served()}
+    return {"state": state, "blocks": blocks, "problems": problems}
+
+
+def _connected(host: Host, blocks_map: BlocksMap, budget: KVBudget) -> list[dict[str, Any]]:
+    """One entry for each connection; what a peer has borrowed stands at each of its own."""
+    lent = budget.by_peer
+    return [
+        {
+            "id": link.peer_id,
+            "name": _name(blocks_map, link.peer_id),
+            "role": "client" if blocks_map.peer(link.peer_id) is None else "peer",
+            "addr": link.addr,
+            "since": _time(link.since_s),
+            "sessions": lent.get(link.peer_id, Lent()).sessions,
+            "kv_bytes": lent.get(link.peer_id, Lent()).n_bytes,
+        }
+        for link in host.links()
+    ]
+
+
+def _refused(host: Host) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": one.peer_id,
+            "addr": one.addr,
+            "count": one.count,
+            "first": _time(one.first_s),
+            "last": _time(one.last_s),
+        }
+        for one in host.refused.latest_first()
+    ]
+
+
+def _name(blocks_map: BlocksMap, peer_id: str) -> str:
+    members = (*blocks_map.peers, *blocks_map.clients)
+    return next((one.name for one in members if one.id == peer_id), "")
+
+
+def _time(seconds: float) -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

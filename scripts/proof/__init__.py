@@ -1,0 +1,1 @@
+"""What the scripts that attack and disturb gptnode are made of; see fuzz.py, attack.py, chaos.py."""
