@@ -1,33 +1,45 @@
-"""The client's swarm: which peers there are, how they are, and pipelines over them.
+"""The client's swarm: which peers there are, how they are, and the stages in use over them.
 
-Opening a pipeline is the one answer to every trouble of the route: plan it around the peers that
-failed, dial, open sessions, and let the generator fill the caches from the token ids.
+``complete`` is the one answer to every trouble of the route, and to every edit of the map: it opens
+what is missing and leaves alone what is there, and waits where nobody can help now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from gptnode.errors import GptNodeError, NetworkError, PeerUnreachableError, RouteError
+from gptnode.errors import (
+    ContextError,
+    GptNodeError,
+    NetworkError,
+    PeerRefusedError,
+    ProtocolError,
+    RouteError,
+)
 from gptnode.model.shard import BlockStack
 from gptnode.net.host import Host
 from gptnode.net.identity import short_peer_id
 from gptnode.node.allow_list import AllowList
 from gptnode.node.compute import ComputeLane
-from gptnode.node.health import PeerHealth, TroubleKind
 from gptnode.node.loading import ModelSource
-from gptnode.node.pipeline import HopFailure, Pipeline
+from gptnode.node.opening import Opener, close_all
+from gptnode.node.pipeline import HopFailure
+from gptnode.node.planning import Planner, why
 from gptnode.node.stages import LocalStage, RemoteStage, Stage
 from gptnode.routing.blocks_map import BlocksMap
-from gptnode.routing.route import Hop, Route, plan_route
+from gptnode.routing.route import Hop
 from gptnode.span import Span
 
 __all__ = ["HopView", "PeerView", "Swarm"]
 
 BUSY_PATIENCE_S = 30.0
+RETRY_S = 1.0
+LASTING = (PeerRefusedError, ProtocolError, ContextError)
+"""Troubles that only a person can end: a chat that never worked tells them at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class PeerView:
 
 
 class Swarm:
-    """Opens pipelines over this node's own blocks and the peers of a map.
+    """The stages of one context over this node's own blocks and the peers of a map.
 
     Without a map and a host, all blocks are this node's own.
     """
@@ -70,55 +82,123 @@ class Swarm:
         *,
         blocks_map: BlocksMap | None = None,
         host: Host | None = None,
+        wait_s: float = 0.0,
     ) -> None:
-        """``nursery`` owns the sessions' tasks; ``report`` shows a line of progress or trouble."""
-        self.blocks_map = blocks_map
+        """A swarm without stages yet.
+
+        Args:
+            source: The model.
+            lane: Where this node's own blocks run.
+            nursery: Owns the sessions' tasks.
+            report: Shows a line of progress or trouble.
+            allow: Follows the map.
+            blocks_map: The map in force.
+            host: Dials the peers.
+            wait_s: How long to wait for a peer where some blocks have none; may be infinite.
+        """
+        own_id = host.peer_id if host is not None else None
+        self.say = report
         self._source = source
-        self._lane = lane
         self._nursery = nursery
-        self._report = report
         self._allow = allow
         self._host = host
-        self._health = PeerHealth()
+        self._wait_s = wait_s
+        self._planner = Planner(source.key.name, source.config.n_blocks, own_id)
+        self._planner.blocks_map = blocks_map
+        self._opener = Opener(source, lane, nursery, host, self.label, self._addrs)
         self._stages: tuple[Stage, ...] = ()
-        self._own_blocks: dict[Span, BlockStack] = {}
         self._more_addrs: dict[str, tuple[str, ...]] = {}
+        self._events: list[str] = []
+        self._news = trio.Event()
+        self._edits = 0  # of the routes, so far
+        self._edits_in_force = 0  # up to which the stages follow them
+        self._waits_since_s: float | None = None
+        self._waits_for: str | None = None
+        self._has_worked = False
+
+    @property
+    def blocks_map(self) -> BlocksMap | None:
+        """The map in force."""
+        return self._planner.blocks_map
 
     @property
     def own_blocks(self) -> tuple[BlockStack, ...]:
         """The blocks that this node itself has loaded so far."""
-        return tuple(self._own_blocks.values())
+        return tuple(self._opener.own_blocks.values())
 
     @property
     def own_kv_bytes(self) -> int:
         """Memory of this node's caches of the pipeline in use, in whole pages."""
         return sum(stage.kv_bytes for stage in self._stages if isinstance(stage, LocalStage))
 
-    async def open_pipeline(self, max_tokens: int) -> Pipeline:
-        """Open a stage for each hop of the best route there is, in caches of ``max_tokens``.
+    @property
+    def complete_now(self) -> bool:
+        """Whether stages are open for all blocks, alive, and as the map wants them."""
+        return (
+            self._edits == self._edits_in_force
+            and not any(stage.lost for stage in self._stages)
+            and not self._planner.gaps(stage.span for stage in self._stages)
+        )
+
+    async def complete(self, max_tokens: int) -> tuple[Stage, ...]:
+        """The stages in use, with those opened that are missing, in caches of ``max_tokens``.
+
+        After an edit of the routes, the stages that the map no longer wants are closed once their
+        successors are open. Cancelled, or without success, it leaves the stages in use as they
+        were and no others.
 
         Raises:
-            GptNodeError: some blocks have no live peer: what the peer that was asked last failed
-                with, or RouteError where several did.
+            GptNodeError: some blocks have no live peer, and none came in time: what the peer that
+                could serve them failed with, or RouteError where several did.
         """
-        deadline_s = trio.current_time() + BUSY_PATIENCE_S
-        while True:
-            route = await self._plan(deadline_s)
-            stages, failures = await self._open_stages(route, max_tokens)
-            if not failures:
-                self._stages = stages
-                return Pipeline(stages)
-            await Pipeline(stages).aclose()
-            for failure in failures:
-                self.blame(failure)
+        for stage in self._stages:
+            if stage.lost is not None:
+                self.blame(HopFailure(stage, stage.lost))
+        opened: list[Stage] = []
+        try:
+            while True:
+                edits = self._edits
+                hops = await self._plan(opened)
+                pool = {(stage.peer_id, stage.span): stage for stage in self._alive(opened)}
+                found = [pool.get((self._opener.peer_of(hop), hop.span)) for hop in hops]
+                if None not in found and edits == self._edits:
+                    break
+                missing = [hop for hop, stage in zip(hops, found, strict=True) if stage is None]
+                stages, failures = await self._opener.open_all(missing, max_tokens)
+                opened += stages
+                for failure in failures:
+                    self._note(failure.peer_id, failure.span, failure.cause, was_open=False)
+        except BaseException:
+            self._close_soon(opened)
+            raise
+        chosen = tuple(stage for stage in found if stage is not None)
+        self._close_soon([s for s in (*self._stages, *opened) if s not in chosen])
+        self._tell([stage for stage in opened if stage in chosen])
+        self._stages, self._edits_in_force = chosen, edits
+        return chosen
 
     def blame(self, failure: HopFailure) -> None:
-        """Remember which peer failed, and say so."""
-        who = f"{self.label(failure.peer_id)} (blocks {failure.span})"
-        cause = failure.cause.about(who)
-        self._health.note(failure.peer_id, cause, was_open=failure.was_open)
-        self._stages = ()
-        self._report(cause.detail)
+        """Remember whose hop failed, and do without it; `complete` says what came of it."""
+        stage = failure.stage
+        if stage.peer_id is None or stage not in self._stages:
+            return
+        self._stages = tuple(other for other in self._stages if other is not stage)
+        self._close_soon([stage])
+        self._note(stage.peer_id, stage.span, failure.cause, was_open=True, slow=failure.slow)
+
+    def progressed(self) -> None:
+        """All hops have answered: whatever was waited for is there."""
+        self._has_worked = True
+        self.be_patient_anew()
+
+    def be_patient_anew(self) -> None:
+        """Somebody asks: whoever waited before waits no more."""
+        self._waits_since_s = self._waits_for = None
+
+    async def close(self) -> None:
+        """Close all stages."""
+        stages, self._stages = self._stages, ()
+        await close_all(stages)
 
     async def connect(self, peer_id: str, addr: str) -> None:
         """Dial ``peer_id`` at ``addr`` and keep the address beside those of the map.
@@ -132,13 +212,33 @@ class Swarm:
         await self._host.connect(peer_id, (addr,))
         known = self._more_addrs.get(peer_id, ())
         self._more_addrs[peer_id] = (addr, *(other for other in known if other != addr))
-        self._health.forgive(peer_id)
+        self._planner.health.forgive(peer_id)
+        self._wake()
 
-    def use_map(self, blocks_map: BlocksMap) -> None:
-        """Take ``blocks_map`` from the next pipeline on; every peer gets a fresh start."""
-        self.blocks_map = blocks_map
+    def use_map(self, blocks_map: BlocksMap, *, fresh: bool = False) -> None:
+        """Take ``blocks_map`` from the next token on.
+
+        ``fresh``: a person asks for it, so every peer is asked anew and the best route is taken
+        again even if nothing was edited.
+        """
+        planner, before = self._planner, self._planner.holders()
+        edited = blocks_map != planner.blocks_map
+        planner.blocks_map = blocks_map
         self._allow.use_map(blocks_map)
-        self._health.forgive_all()
+        if fresh:
+            planner.health.forgive_all()
+        if fresh or planner.holders() != before:
+            self._edits += 1
+        if edited:
+            hops = ", ".join(f"{self.label(self._opener.peer_of(h))} {h.span}" for h in self._wish())
+            new = "is now" if planner.holders() != before else "stays"
+            self.say(f"the BlocksMap was edited: the route {new} {hops}")
+            self._nursery.start_soon(self._disconnect_strangers)
+        self._wake()
+
+    def replaceable(self, stage: Stage) -> bool:
+        """Whether another peer that is well could take over from ``stage``."""
+        return stage.peer_id is not None and self._planner.replaceable(stage.peer_id, stage.span)
 
     def label(self, peer_id: str | None) -> str:
         """What people call the peer."""
@@ -148,15 +248,21 @@ class Swarm:
         return entry.label if entry is not None else short_peer_id(peer_id)
 
     def hops(self) -> tuple[HopView, ...]:
-        """The hops in use or, before the first token, those that would be used."""
-        route = self._best_route()
-        if not self._stages:
-            return tuple(self._view(hop, None) for hop in route.hops) if route else ()
-        replicas = {block: hop for hop in (route.hops if route else ()) for block in hop.span}
-        return tuple(
-            self._view(replicas.get(stage.span.start, Hop((), stage.span)), stage)
+        """The hops in use or, where there are none, those that would be used."""
+        wished = {block: hop for hop in self._wish() for block in hop.span}
+        views = {
+            stage.span: self._view(wished.get(stage.span.start, Hop((), stage.span)), stage)
             for stage in self._stages
-        )
+        }
+        for gap in self._planner.gaps(views):
+            start = gap.start
+            for block in gap:
+                hop = wished[block]
+                if block + 1 == min(hop.span.stop, gap.stop):
+                    part = Span(start, block + 1)
+                    views[part] = self._view(Hop(hop.peer_ids, part), None)
+                    start = block + 1
+        return tuple(views[span] for span in sorted(views))
 
     def peers(self) -> tuple[PeerView, ...]:
         """All peers of the map."""
@@ -176,100 +282,95 @@ class Swarm:
             for entry in self.blocks_map.peers
         )
 
-    async def _plan(self, deadline_s: float) -> Route:
-        """The best route; waits for peers that are busy where no others serve their blocks."""
+    async def _plan(self, opened: Sequence[Stage]) -> list[Hop]:
+        """The hops to have; waits for peers where some blocks have none that is live."""
         while True:
-            for kinds in (tuple(TroubleKind), (TroubleKind.BUSY, TroubleKind.DOWN)):
-                try:
-                    return self._route(self._health.avoid(*kinds))
-                except RouteError as error:
-                    no_route = error
-            busy = self._health.avoid(TroubleKind.BUSY)
-            causes = self._causes()
-            waits = [t.until_s for peer in busy if (t := self._health.trouble(peer)) is not None]
-            if not waits or min(waits) > deadline_s or not self._way_but_for(busy):
-                self._health.forgive_all()  # who tries again wants every peer asked again
-                raise _why(causes, no_route)
-            await trio.sleep_until(min(waits))
-
-    def _way_but_for(self, busy: frozenset[str]) -> bool:
-        try:
-            self._route(self._health.avoid(TroubleKind.DOWN) - busy)
-        except RouteError:
-            return False
-        return True
-
-    def _causes(self) -> list[GptNodeError]:
-        troubled = self._health.avoid(*TroubleKind)
-        return [t.cause for peer in troubled if (t := self._health.trouble(peer)) is not None]
-
-    def _route(self, down: frozenset[str]) -> Route:
-        n_blocks = self._source.config.n_blocks
-        if self.blocks_map is None:
-            return Route(self._source.key.name, (Hop((), Span(0, n_blocks)),))
-        own_id = self._host.peer_id if self._host is not None else None
-        return plan_route(self.blocks_map, self._source.key.name, n_blocks, down=down, local=own_id)
-
-    def _best_route(self) -> Route | None:
-        try:
-            return self._route(self._health.avoid(*TroubleKind))
-        except RouteError:
-            return None
-
-    async def _open_stages(
-        self, route: Route, max_tokens: int
-    ) -> tuple[tuple[Stage, ...], list[HopFailure]]:
-        """Open all hops at once; the stages that opened, in order, and the failures."""
-        stages: dict[int, Stage] = {}
-        failures: list[HopFailure] = []
-        own_errors: list[GptNodeError] = []
-
-        async def open_one(index: int, hop: Hop) -> None:
-            peer_id = hop.peer_ids[0] if hop.peer_ids else None
+            kept = self._alive(opened)
+            own = () if self._host is None else (self._host.peer_id,)
             try:
-                stages[index] = await self._open_stage(hop.span, peer_id, max_tokens)
-            except GptNodeError as error:
-                if peer_id is None or self._is_own(peer_id):
-                    own_errors.append(error)
-                else:
-                    failures.append(HopFailure(peer_id, hop.span, error, was_open=False))
+                if self._edits != self._edits_in_force or not kept:
+                    return list(self._planner.whole())
+                hops = [
+                    Hop(own if stage.peer_id is None else (stage.peer_id,), stage.span)
+                    for stage in kept
+                ]
+                new = self._planner.around(hop.span for hop in hops)
+                return sorted((*hops, *new), key=lambda hop: hop.span)
+            except RouteError as no_route:
+                await self._wait(no_route, self._planner.gaps(stage.span for stage in kept))
 
-        complete = False
+    async def _wait(self, no_route: RouteError, gaps: Sequence[Span]) -> None:
+        """Wait until it makes sense to plan again; raise if it doesn't any more."""
+        now_s, health = trio.current_time(), self._planner.health
+        causes = self._planner.causes(gaps)
+        busy_until_s = self._planner.busy_until_s(gaps)
+        if self._waits_since_s is None:
+            self._waits_since_s = now_s
+        patience_s = self._wait_s
+        if busy_until_s is not None:
+            patience_s = max(patience_s, BUSY_PATIENCE_S)
+        elif causes and not self._has_worked and all(isinstance(c, LASTING) for c in causes):
+            patience_s = 0.0
+        until_s = self._waits_since_s + patience_s
+        if now_s >= until_s or (busy_until_s or now_s) > until_s:
+            health.forgive_all()  # who tries again wants every peer asked again
+            self._events.clear()
+            raise why(causes, no_route)
+        if no_route.detail != self._waits_for:
+            reasons = "; ".join(cause.detail for cause in causes)
+            self.say(
+                f"waiting: {no_route.detail}{': ' if reasons else ''}{reasons}; goes on when a peer "
+                "is there or the BlocksMap is edited"
+            )
+            self._waits_for = no_route.detail
+        self._events.clear()
+        retry_s = now_s + RETRY_S
+        news = self._news
+        with trio.move_on_at(min(until_s, max(retry_s, busy_until_s or 0.0))):
+            await news.wait()
+        health.ask_again()
+
+    def _wake(self) -> None:
+        """Who waits should plan again."""
+        self._news.set()
+        self._news = trio.Event()
+
+    def _note(
+        self, peer_id: str, span: Span, cause: GptNodeError, *, was_open: bool, slow: bool = False
+    ) -> None:
+        told = cause.about(f"{self.label(peer_id)} (blocks {span})")
+        self._planner.health.note(peer_id, told, was_open=was_open, slow=slow)
+        self._events.append(told.detail)
+
+    def _tell(self, opened: Sequence[Stage]) -> None:
+        """One line for all that happened since the last one."""
+        new = sorted((stage for stage in opened if stage.peer_id is not None), key=_by_span)
+        serves = [f"{self.label(stage.peer_id)} serves blocks {stage.span}" for stage in new]
+        if serves:
+            self.say("; ".join((*self._events, *serves)))
+        self._events.clear()
+
+    def _alive(self, opened: Sequence[Stage]) -> list[Stage]:
+        """The stages in use and those just opened, in order, without those that are lost."""
+        stages = (*self._stages, *opened)
+        return sorted((stage for stage in stages if stage.lost is None), key=_by_span)
+
+    def _close_soon(self, stages: Sequence[Stage]) -> None:
+        """Close in the background: saying goodbye to a frozen peer takes a second."""
+        if stages:
+            self._nursery.start_soon(close_all, stages)
+
+    async def _disconnect_strangers(self) -> None:
+        """Leave the peers that a new map doesn't know."""
+        for peer_id in self._host.connected() if self._host is not None else ():
+            if self._host is not None and not self._allow.allows(peer_id):
+                await self._host.disconnect(peer_id)
+
+    def _wish(self) -> tuple[Hop, ...]:
         try:
-            async with trio.open_nursery() as nursery:
-                for index, hop in enumerate(route.hops):
-                    nursery.start_soon(open_one, index, hop)
-            complete = not own_errors
-        finally:
-            if not complete:  # cancelled, or no peer can help: no session may be left behind
-                await Pipeline(tuple(stages.values())).aclose()
-        if own_errors:
-            raise own_errors[0]
-        return tuple(stages[index] for index in sorted(stages)), failures
-
-    async def _open_stage(self, span: Span, peer_id: str | None, max_tokens: int) -> Stage:
-        if peer_id is None or self._is_own(peer_id):
-            if span not in self._own_blocks:
-                loaded = await self._lane.run(lambda: self._source.load_blocks(span))
-                self._own_blocks[span] = loaded.value
-            return LocalStage(self._own_blocks[span], max_tokens, self._lane)
-        if self._host is None:
-            raise NetworkError("this node has no identity to dial peers with")
-        label = self.label(peer_id)
-        addrs = self._addrs(peer_id)
-        if not addrs:
-            raise PeerUnreachableError(f"no address of {label} is known")
-        if peer_id not in self._host.connected():
-            self._report(f"dialling {label} at {addrs[0]} for blocks {span}")
-        await self._host.connect(peer_id, addrs)
-        stage = await RemoteStage.open(
-            self._host, peer_id, label, span, self._source.key, max_tokens, self._nursery
-        )
-        self._report(f"{label} serves blocks {span}")
-        return stage
-
-    def _is_own(self, peer_id: str) -> bool:
-        return self._host is not None and peer_id == self._host.peer_id
+            return self._planner.whole()
+        except RouteError:
+            return self._planner.wished()
 
     def _addrs(self, peer_id: str) -> tuple[str, ...]:
         entry = self.blocks_map.peer(peer_id) if self.blocks_map is not None else None
@@ -277,22 +378,22 @@ class Swarm:
         return more + tuple(addr for addr in (entry.addrs if entry else ()) if addr not in more)
 
     def _view(self, hop: Hop, stage: Stage | None) -> HopView:
-        peer_id = stage.peer_id if stage is not None else next(iter(hop.peer_ids), None)
-        own = peer_id is None or self._is_own(peer_id)
+        peer_id = stage.peer_id if stage is not None else self._opener.peer_of(hop)
         connected = frozenset(self._host.connected()) if self._host is not None else frozenset()
+        own = self._host.peer_id if self._host is not None else None
         return HopView(
-            self.label(None if own else peer_id),
-            None if own else peer_id,
+            self.label(peer_id),
+            peer_id,
             stage.span if stage is not None else hop.span,
-            "local" if own or peer_id is None else self._state(peer_id, connected),
-            None if own or peer_id is None else self._round_trip_s(peer_id),
-            tuple(self.label(other) for other in hop.peer_ids if other != peer_id),
+            "local" if peer_id is None else self._state(peer_id, connected),
+            None if peer_id is None else self._round_trip_s(peer_id),
+            tuple(self.label(other) for other in hop.peer_ids if other != (peer_id or own)),
         )
 
     def _state(self, peer_id: str, connected: frozenset[str]) -> str:
-        if self._is_own(peer_id):
+        if self._host is not None and peer_id == self._host.peer_id:
             return "local"
-        trouble = self._health.trouble(peer_id)
+        trouble = self._planner.health.trouble(peer_id)
         if trouble is not None:
             return trouble.kind.value
         return "connected" if peer_id in connected else "idle"
@@ -304,10 +405,5 @@ class Swarm:
         return None
 
 
-def _why(causes: list[GptNodeError], no_route: RouteError) -> GptNodeError:
-    """The one error to show: a trouble that all peers share (they refuse, say) or each peer's."""
-    kinds = {type(cause) for cause in causes}
-    if len(causes) == 1 or (len(kinds) == 1 and PeerUnreachableError not in kinds):
-        return causes[0]
-    reasons = "; ".join(cause.detail for cause in causes)
-    return RouteError(f"{no_route.detail}: {reasons}") if reasons else no_route
+def _by_span(stage: Stage) -> Span:
+    return stage.span

@@ -62,11 +62,22 @@ class Round:
             say(f"{prompt!r}: {len(texts[0])} characters")
         return cls(swarm, answers, max_tokens, rng, say)
 
+    def moment(self, prompt: str) -> int:
+        """After how many characters to disturb: while the answer streams, not at its very end."""
+        return self.rng.randint(1, max(1, int(0.95 * len(self.answers[prompt]))))
+
+    def in_use(self, servers: Sequence[Server]) -> bool:
+        """Whether a new chat goes over one of ``servers``: it takes the first replica of each."""
+        first: dict[str, Server] = {}
+        for server in self.swarm.servers.values():
+            first.setdefault(server.blocks, server)
+        return any(server in first.values() for server in servers)
+
     def ask_disturbed(
         self, chat: Chat, prompt: str, disturb: Callable[[], None]
     ) -> tuple[Transcript, float]:
         """Ask, and call ``disturb`` once at a random character; and when that was."""
-        moment = self.rng.randrange(max(1, int(0.95 * len(self.answers[prompt]))))
+        moment = self.moment(prompt)
         delay_s = self.rng.uniform(0, 0.05)
         done_s = 0.0
 
@@ -111,7 +122,7 @@ def kill_one(round_: Round, count: int) -> Row:
             row.count += 1
             row.require(not victim.alive, f"round {number}: the answer ended before the kill")
             identical += round_.judge(row, number, prompt, heard, f"{victim.name} killed")
-            if victim.name in heard.said:
+            if round_.in_use([victim]):
                 noticed += 1
                 gaps_s.append(heard.longest_gap_s(at_s))
             chat.stop()
@@ -154,7 +165,7 @@ def kill_two(round_: Round, count: int) -> Row:
             elif hopeless:
                 resumed += 1
             identical += round_.judge(row, number, prompt, heard, f"{names} killed")
-            if any(victim.name in heard.said for victim in victims) and not hopeless:
+            if round_.in_use(victims) and not hopeless:
                 noticed += 1
                 gaps_s.append(heard.longest_gap_s(at_s))
             for victim in victims:
@@ -190,7 +201,7 @@ def freeze_one(round_: Round, count: int) -> Row:
             victim.signal(signal.SIGCONT)
         row.count += 1
         identical += round_.judge(row, number, prompt, heard, f"{victim.name} frozen")
-        if victim.name in heard.said:
+        if round_.in_use([victim]):
             noticed += 1
             gaps_s.append(heard.longest_gap_s(at_s))
         _progress(round_, number, count, identical)
@@ -230,7 +241,7 @@ class _Revival:
 def _ask_with_revival(
     round_: Round, chat: Chat, prompt: str, victims: Sequence[Server], revival: _Revival
 ) -> tuple[Transcript, float]:
-    moment = round_.rng.randrange(max(1, int(0.95 * len(round_.answers[prompt]))))
+    moment = round_.moment(prompt)
     killed_s = 0.0
 
     def during(n_chars: int) -> None:
@@ -264,7 +275,7 @@ def _judge_no_route(
 
 def _facts(row: Row, identical: int, noticed: int, gaps_s: list[float]) -> None:
     row.facts["identical"] = identical
-    row.facts["felt by the chat"] = noticed
+    row.facts["of servers in use"] = noticed
     if gaps_s:
         row.facts["gap median s"] = statistics.median(gaps_s)
         row.facts["gap max s"] = max(gaps_s)

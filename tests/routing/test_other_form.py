@@ -196,3 +196,15 @@ def test_one_entry_in_the_other_form_does_not_make_it_the_other_form() -> None:
     data = own_form()
     data["peers"][0] = {"peer_id": ANNA, "addr": "/ip4/192.168.1.10/tcp/4001"}
     assert problem_of(data).startswith('peers[0].peer_id: unknown key; did you mean "id"?')
+
+
+def test_clients_may_be_listed_beside_the_node_itself() -> None:
+    found = parsed(other_form() | {"clients": [CLEO, {"id": LAPTOP, "name": "laptop"}]})
+    assert found.clients == (ClientEntry(CLEO), ClientEntry(LAPTOP, "laptop"))
+    alone = parsed(other_form() | {"clients": [CLEO]})
+    assert alone.clients == (ClientEntry(LAPTOP), ClientEntry(CLEO))
+
+
+def test_a_client_that_is_wrong_or_listed_again_is_named() -> None:
+    assert problem_of(other_form() | {"clients": ["nobody"]}).startswith("clients[0]: ")
+    assert problem_of(other_form() | {"clients": [CLEO, CLEO]}).startswith("clients[1]: ")
