@@ -22,6 +22,7 @@ COMPILE = [
     "-fno-trapping-math",
     "-fno-signed-zeros",
     "-fassociative-math",
+    "-fno-wrapv",  # Python's own -fwrapv would keep loops from becoming vectors
     "-Wno-psabi",  # vectors are passed between inlined functions alone
 ]
 # The OpenMP that torch brings is the one that gets linked at run time: one team of threads.
