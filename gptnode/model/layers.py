@@ -84,7 +84,8 @@ class Attention:
 
 def _turned(heads: Tensor, step: StepContext) -> Tensor:
     """(B, T, H, head_dim) by the step's angles."""
-    if heads.shape[0] == 1 and native.usable(heads, step.cosines, step.sines):
+    fits = heads.shape[0] == 1 and heads.shape[3] <= native.MAX_HEAD_DIM
+    if fits and native.usable(heads, step.cosines, step.sines):
         native.rotate(heads[0], step.cosines, step.sines)
         return heads
     return rotate(heads, step.cosines, step.sines)

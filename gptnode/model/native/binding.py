@@ -23,6 +23,7 @@ except ImportError:  # not compiled on this machine
 available: bool = kernels is not None
 
 __all__ = [
+    "MAX_HEAD_DIM",
     "MAX_ROWS",
     "attend",
     "attends",
@@ -141,6 +142,8 @@ def rmsnorm(x: Tensor, norm: Tensor, eps: float) -> Tensor:
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn ``x`` (T, H, head_dim) in place by the angles (T, head_dim) of its rows."""
     tokens, heads, width = x.shape
+    if width > MAX_HEAD_DIM:
+        raise ValueError(f"heads of {width} channels; the kernels turn up to {MAX_HEAD_DIM}")
     if cosines.numel() != tokens * width or sines.numel() != tokens * width:
         raise ValueError(f"{cosines.numel()} cosines for {tokens} rows of {width}")
     kernels.lib.gpt_rotate(

@@ -143,8 +143,8 @@ static inline float exp_f32(float x) {
 
 /* rows.c */
 void gpt_norm_row(const uint16_t *x, const uint16_t *norm, float eps, int width, uint16_t *out);
-void gpt_rotate_head(const uint16_t *x, const uint16_t *cosines, const uint16_t *sines, int width,
-                     uint16_t *out);
+void gpt_rotate_head(const uint16_t *restrict x, const uint16_t *restrict cosines,
+                     const uint16_t *restrict sines, int width, uint16_t *restrict out);
 /* out = bf16(silu(gate)) * bf16(up), both given in f32 that gets rounded first */
 void gpt_gated(const float *gate, const float *up, int count, uint16_t *out);
 

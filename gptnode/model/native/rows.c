@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 CLONES void gpt_norm_row(const uint16_t *x, const uint16_t *norm, float eps, int width,
                          uint16_t *out) {
@@ -13,8 +14,8 @@ CLONES void gpt_norm_row(const uint16_t *x, const uint16_t *norm, float eps, int
         out[i] = to_bf16(from_bf16(norm[i]) * rounded(from_bf16(x[i]) * scale));
 }
 
-CLONES void gpt_rotate_head(const uint16_t *x, const uint16_t *cosines, const uint16_t *sines,
-                            int width, uint16_t *out) {
+CLONES void gpt_rotate_head(const uint16_t *restrict x, const uint16_t *restrict cosines,
+                            const uint16_t *restrict sines, int width, uint16_t *restrict out) {
     int half = width / 2;
     for (int i = 0; i < half; i++) {
         float low = from_bf16(x[i]), high = from_bf16(x[i + half]);
@@ -54,9 +55,10 @@ void gpt_rotate(uint16_t *x, const uint16_t *cosines, const uint16_t *sines, int
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < rows; t++)
         for (int h = 0; h < n_heads; h++) {
-            uint16_t *head = x + ((size_t)t * n_heads + h) * head_dim;
+            uint16_t *head = x + ((size_t)t * n_heads + h) * head_dim, turned[MAX_HEAD_DIM];
             gpt_rotate_head(head, cosines + (size_t)t * head_dim, sines + (size_t)t * head_dim,
-                            head_dim, head);
+                            head_dim, turned);
+            memcpy(head, turned, head_dim * sizeof *head);
         }
 }
 
