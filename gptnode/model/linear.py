@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,12 @@ from gptnode.model.quantised import QuantisedWeight
 __all__ = ["Linear", "Scratch", "one_row_products"]
 
 
+WRITTEN_OUT: Final = 2**23
+"""So many weights are in bf16 at a time, 16 MiB: more is no faster."""
+
+
 class Scratch:
-    """Memory for one matrix in bf16, kept from product to product.
+    """Memory for weights that are written out in bf16, kept from product to product.
 
     Not safe for use from several threads at once.
     """
@@ -32,7 +36,21 @@ class Scratch:
         """No memory yet."""
         self._buffer = torch.empty(0, dtype=torch.bfloat16)
 
-    def written_out(self, weight: QuantisedWeight) -> Tensor:
+    def product(self, x: Tensor, weight: QuantisedWeight) -> Tensor:
+        """``x`` (..., K) in bf16 times ``weight`` (N, K) -> (..., N)."""
+        outputs, inputs = weight.shape
+        at_once = max(1, WRITTEN_OUT // inputs)
+        if outputs <= at_once:
+            return F.linear(x, self._written_out(weight))
+        rows = x.reshape(-1, inputs)
+        result = x.new_empty(rows.shape[0], outputs)
+        for start in range(0, outputs, at_once):
+            part = weight.part(start, start + at_once)
+            columns = result[:, start : start + at_once]
+            torch.mm(rows, self._written_out(part).T, out=columns)
+        return result.view(*x.shape[:-1], outputs)
+
+    def _written_out(self, weight: QuantisedWeight) -> Tensor:
         """``weight`` (N, K) in bf16, valid until the next call."""
         if weight.device.type != "cpu" or not native.available:
             return weight.dequantise(torch.bfloat16)
@@ -51,10 +69,10 @@ class Linear:
 
     def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
         """(..., K) -> (..., N), of the dtype of ``x``."""
-        weight = self.weight
-        if isinstance(weight, QuantisedWeight):
-            weight = scratch.written_out(weight)
-        return F.linear(x, weight, self.bias)
+        if not isinstance(self.weight, QuantisedWeight):
+            return F.linear(x, self.weight, self.bias)
+        result = scratch.product(x, self.weight)
+        return result if self.bias is None else result + self.bias
 
     @property
     def nbytes(self) -> int:

@@ -98,6 +98,11 @@ class QuantisedWeight:
             return self
         return QuantisedWeight(self.values.to(device), self.scales.to(device), self.shape)
 
+    def part(self, start: int, stop: int) -> QuantisedWeight:
+        """Rows ``start`` to ``stop``, in the same memory."""
+        values, scales = self.values[start:stop], self.scales[start:stop]
+        return QuantisedWeight(values, scales, (values.shape[0], self.shape[1]))
+
     def dequantise(self, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         """The matrix (N, K) in ``dtype``: products are exact in f32 and rounded once."""
         result = torch.empty(self.shape, dtype=dtype, device=self.device)
