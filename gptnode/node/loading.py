@@ -10,14 +10,8 @@ import torch
 from gptnode.errors import MapError, MismatchError, ModelFileError, UsageError
 from gptnode.model.config import ModelConfig
 from gptnode.model.dtypes import DTYPES, QUANTISED_BITS, activation_name
-from gptnode.model.shard import (
-    BlockStack,
-    Embedding,
-    Head,
-    load_blocks,
-    load_embedding,
-    load_head,
-)
+from gptnode.model.parts import load_blocks, load_embedding, load_head
+from gptnode.model.shard import BlockStack, Embedding, Head
 from gptnode.model.weights import WeightIndex
 from gptnode.routing.blocks_map import BlocksMap
 from gptnode.routing.entries import ModelEntry, ModelPaths

@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil, torch
 from gptnode.model.config import ModelConfig
 from gptnode.model.dtypes import DTYPES
-from gptnode.model.shard import load_blocks
+from gptnode.model.parts import load_blocks
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span
 

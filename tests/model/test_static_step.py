@@ -14,8 +14,9 @@ from gptnode.errors import ContextError
 from gptnode.model.config import ModelConfig, RopeConfig
 from gptnode.model.kv_cache import KVCache
 from gptnode.model.native.blocks import NativeBlocks
+from gptnode.model.parts import load_blocks
 from gptnode.model.rope import Rope
-from gptnode.model.shard import BlockStack, load_blocks
+from gptnode.model.shard import BlockStack
 from gptnode.model.static_step import StaticStep, bucket_tokens, fixed_positions
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span

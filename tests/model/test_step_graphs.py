@@ -15,7 +15,8 @@ from torch import Tensor
 from gptnode.errors import ContextError
 from gptnode.model.config import ModelConfig
 from gptnode.model.kv_cache import KVCache
-from gptnode.model.shard import BlockStack, load_blocks
+from gptnode.model.parts import load_blocks
+from gptnode.model.shard import BlockStack
 from gptnode.model.step_graphs import GraphMaker
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span

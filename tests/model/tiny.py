@@ -16,14 +16,8 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from gptnode.model.config import ModelConfig
 from gptnode.model.dtypes import dtype_name
 from gptnode.model.kv_cache import KVCache
-from gptnode.model.shard import (
-    BlockStack,
-    Embedding,
-    Head,
-    load_blocks,
-    load_embedding,
-    load_head,
-)
+from gptnode.model.parts import load_blocks, load_embedding, load_head
+from gptnode.model.shard import BlockStack, Embedding, Head
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span
 

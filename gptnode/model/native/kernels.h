@@ -152,7 +152,7 @@ void gpt_gated(const float *gate, const float *up, int count, uint16_t *out);
  * out[t * out_stride + i] for output first + i. */
 void gpt_dot(const gpt_matrix *matrix, int first, int count, const gpt_vector *x, int rows,
              float *out, int out_stride);
-/* `row` for `matrix`, in memory of gpt_vector_bytes(matrix) for each row. */
+/* vectors.c: `row` for `matrix`, in memory of gpt_vector_bytes(matrix) for each row. */
 size_t gpt_vector_bytes(const gpt_matrix *matrix);
 gpt_vector gpt_vector_of(const uint16_t *row, const gpt_matrix *matrix, void *memory);
 

@@ -13,7 +13,8 @@ from gptnode.errors import ContextError
 from gptnode.model.config import ModelConfig
 from gptnode.model.native import binding
 from gptnode.model.native.blocks import MAX_ROWS, NativeBlocks
-from gptnode.model.shard import BlockStack, load_blocks
+from gptnode.model.parts import load_blocks
+from gptnode.model.shard import BlockStack
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span
 from tests.model.tiny import N_BLOCKS, random_reference, tensors_of, tiny_config, write_folder

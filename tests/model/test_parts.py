@@ -12,7 +12,7 @@ from torch import Tensor
 from gptnode.errors import ContextError, ModelFileError
 from gptnode.model.config import ModelConfig
 from gptnode.model.kv_cache import KVCache
-from gptnode.model.shard import load_blocks, load_embedding, load_head
+from gptnode.model.parts import load_blocks, load_embedding, load_head
 from gptnode.model.weights import WeightIndex
 from gptnode.span import Span
 from tests.model.tiny import (
