@@ -21,7 +21,6 @@ import trio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
-from gptnode.net.identity import load_identity  # noqa: E402
 from proof.crowds import (  # noqa: E402
     idle_connections,
     malformed_connections,
@@ -33,6 +32,8 @@ from proof.honest import Caller, find_target  # noqa: E402
 from proof.intruders import downgrades, forged_ids, forged_sessions  # noqa: E402
 from proof.report import Row, print_rows  # noqa: E402
 from proof.swarm import Swarm  # noqa: E402
+
+from gptnode.net.identity import load_identity  # noqa: E402
 
 KINDS = ("malformed", "idle", "floods", "connections", "sessions", "downgrades", "ids", "forged")
 WARM_UP = 20

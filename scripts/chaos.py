@@ -23,7 +23,7 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
-from proof.disturbances import Round, freeze_one, kill_one, kill_two  # noqa: E402
+from proof.disturbances import PROMPTS, Round, freeze_one, kill_one, kill_two  # noqa: E402
 from proof.report import Row, print_rows  # noqa: E402
 from proof.swarm import Swarm  # noqa: E402
 
@@ -35,10 +35,11 @@ SERVERS = {"anna": "0-3", "ben": "4-7", "cora": "0-3", "dan": "4-7"}
 @click.option("--kill-two", "two", type=click.IntRange(min=0), default=50, show_default=True)
 @click.option("--freeze", type=click.IntRange(min=0), default=30, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(min=8), default=200, show_default=True)
+@click.option("--prompts", type=click.IntRange(1, len(PROMPTS)), default=len(PROMPTS))
 @click.option("--seed", type=int, help="Of an earlier run, to repeat it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
-    kill: int, two: int, freeze: int, max_tokens: int, seed: int | None, as_json: bool
+    kill: int, two: int, freeze: int, max_tokens: int, prompts: int, seed: int | None, as_json: bool
 ) -> None:
     """Disturb a swarm in the middle of answers."""
     chosen = secrets.randbits(32) if seed is None else seed
@@ -49,7 +50,7 @@ def main(
         swarm = Swarm(Path(name), SERVERS)
         with swarm:
             rng = random.Random(chosen)
-            round_ = Round.prepare(swarm, max_tokens, rng, say)
+            round_ = Round.prepare(swarm, PROMPTS[:prompts], max_tokens, rng, say)
             for disturb, count in ((kill_one, kill), (kill_two, two), (freeze_one, freeze)):
                 if count:
                     say(f"{disturb.__name__.replace('_', ' ')}, {count} times ...")

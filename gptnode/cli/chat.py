@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -124,6 +125,7 @@ async def run_chat(config: ClientConfig, options: ChatOptions) -> None:
         raise UsageError("--json and --lines need --prompt or text on standard input")
     if options.prompt is not None and options.lines:
         raise UsageError("--lines is for standard input, not for --prompt")
+    config = replace(config, wait_s=options.patience_s(interactive=interactive))
     screen = Screen(
         err=sys.stdout if interactive else None, verbose=options.verbose, raw=options.raw
     )

@@ -5,6 +5,7 @@ The ranges of settings are those of `gptnode.cli.settings`. Nothing here chats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,10 @@ import click
 
 from gptnode.cli.settings import SETTINGS, ChatSettings, Setting, stop_text
 
-__all__ = ["ChatOptions", "chat_options"]
+__all__ = ["SCRIPT_WAIT_S", "ChatOptions", "chat_options"]
+
+SCRIPT_WAIT_S = 30.0
+"""How long a chat without a person waits for peers: they may be restarted, and jobs should end."""
 
 METAVARS = {
     "max-tokens": "N",
@@ -35,7 +39,8 @@ class ChatOptions:
 
     A setting that is None (``stop``: empty) is the model's own, from its
     ``generation_config.json``: see `gptnode.cli.settings.model_defaults`. ``history`` None is the
-    file below ``$XDG_STATE_HOME``.
+    file below ``$XDG_STATE_HOME``. ``wait_s`` None is for ever with a person, and `SCRIPT_WAIT_S`
+    without one.
     """
 
     prompt: str | None = None
@@ -53,6 +58,13 @@ class ChatOptions:
     raw: bool = False
     verbose: bool = False
     history: Path | None = None
+    wait_s: float | None = None
+
+    def patience_s(self, *, interactive: bool) -> float:
+        """How long answers wait for a peer where some blocks have none."""
+        if self.wait_s is not None:
+            return self.wait_s
+        return math.inf if interactive else SCRIPT_WAIT_S
 
     def settings_over(self, defaults: ChatSettings) -> ChatSettings:
         """``defaults``, with what was asked for in its place."""
@@ -127,6 +139,13 @@ def chat_options(command: Command) -> Command:
         ),
         click.option(
             "-v", "--verbose", is_flag=True, help="Progress on stderr even if it is no terminal."
+        ),
+        click.option(
+            "--wait-s",
+            type=click.FloatRange(min=0),
+            metavar="S",
+            help="Seconds to wait for a peer where some blocks have none.  [default: for ever on a "
+            f"terminal, else {SCRIPT_WAIT_S:g}]",
         ),
         click.option(
             "--history",

@@ -53,9 +53,7 @@ def byte_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
     return n_bytes
 
 
-def optional_byte_size(
-    ctx: click.Context, param: click.Parameter, text: str | None
-) -> int | None:
+def optional_byte_size(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
     """Callback: as `byte_size`, where nothing may be said."""
     return byte_size(ctx, param, text) if text is not None else None
 

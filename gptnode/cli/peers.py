@@ -7,7 +7,7 @@ watches: nothing is sent to the server. No torch, no network.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def _lines(status: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _section(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return ["", f"{title}: nobody"]
     return ["", f"{title}:", *(f"  {line}" for line in table(header, rows))]

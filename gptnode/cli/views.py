@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["context", "headline", "peers", "progress", "route", "stats", "status_line", "tokens"]
 
-MARKS = {"local": "■", "connected": "●", "idle": "○", "down": "✗"}
+MARKS = {
+    "local": "■",
+    "connected": "●",
+    "idle": "○",
+    "slow": "◐",
+    "busy": "◌",
+    "lost": "✗",
+    "down": "✗",
+}
 """One character for each state of a hop."""
 
 BAR_CELLS = 32

@@ -36,8 +36,8 @@ from gptnode.net.handshake import (
 from gptnode.net.identity import Identity, short_peer_id
 from gptnode.net.link import Link, StreamSlots
 from gptnode.net.socket_connection import SocketConnection
-from gptnode.net.stream import PeerStream
 from gptnode.net.strangers import RefusedPeers, Stranger
+from gptnode.net.stream import PeerStream
 
 __all__ = ["PROTOCOL", "Host", "PeerStream", "open_host"]
 
@@ -84,7 +84,8 @@ class Host:
     @property
     def addrs(self) -> tuple[str, ...]:
         """Multiaddrs, with /p2p/ID, at which this node can be dialled; () if it doesn't listen."""
-        return tuple(dict.fromkeys(a for b in self._bound for a in reachable_addrs(b, self.peer_id)))
+        found = [addr for bound in self._bound for addr in reachable_addrs(bound, self.peer_id)]
+        return tuple(dict.fromkeys(found))
 
     def connected(self) -> tuple[str, ...]:
         """Ids of the authenticated peers with a live connection."""

@@ -151,9 +151,17 @@ class BlockServer:
                 self._lane.run_soon(cache.close)
 
     def _find(self, request: Open) -> tuple[ServedModel, BlockStack]:
+        try:
+            return self._look_up(request)
+        except Refusal:
+            if self.loading:  # what isn't here may be on its way
+                raise Refusal(
+                    ErrorCode.LOADING, "still loading its blocks", RETRY_LOADING_S
+                ) from None
+            raise
+
+    def _look_up(self, request: Open) -> tuple[ServedModel, BlockStack]:
         served = self.models.get(request.model)
-        if served is None and self.loading:
-            raise Refusal(ErrorCode.LOADING, "still loading its blocks", RETRY_LOADING_S)
         if served is None:
             raise Refusal(ErrorCode.NO_MODEL, f"does not serve the model {request.model!r}")
         key = served.source.key
@@ -172,8 +180,6 @@ class BlockServer:
         for stack in served.stacks:
             if stack.span.covers(request.span):
                 return served, stack.part(request.span)
-        if self.loading:
-            raise Refusal(ErrorCode.LOADING, "still loading these blocks", RETRY_LOADING_S)
         held = ", ".join(str(stack.span) for stack in served.stacks)
         raise Refusal(ErrorCode.NO_SPAN, f"serves blocks {held} of {key.name}, not {request.span}")
 

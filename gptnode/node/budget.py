@@ -62,10 +62,8 @@ class KVBudget:
         """
         self.max_bytes = max_bytes
         self.max_sessions = max_sessions
-        self.max_peer_bytes = min(max_bytes, max_bytes if max_peer_bytes is None else max_peer_bytes)
-        self.max_peer_sessions = min(
-            max_sessions, max_sessions if max_peer_sessions is None else max_peer_sessions
-        )
+        self.max_peer_bytes = _least(max_bytes, max_peer_bytes)
+        self.max_peer_sessions = _least(max_sessions, max_peer_sessions)
         self._total = Lent()
         self._by_peer: dict[str, Lent] = {}
 
@@ -118,6 +116,10 @@ class KVBudget:
             self._by_peer[peer_id] = now
         else:
             self._by_peer.pop(peer_id, None)
+
+
+def _least(in_all: int, of_one: int | None) -> int:
+    return in_all if of_one is None else min(in_all, of_one)
 
 
 def _busy(message: str) -> Refusal:

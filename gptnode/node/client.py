@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gptnode.errors import UsageError
+from gptnode.errors import MapError, UsageError
 from gptnode.model.config import ModelConfig
 from gptnode.node.answer import Answering, AnswerSettings
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
+from gptnode.node.map_watch import MapWatch
 from gptnode.node.swarm import HopView, PeerView, Swarm
 from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
 from gptnode.text.template import ChatTemplate
@@ -119,11 +120,34 @@ class Client:
             raise UsageError(
                 "there is no BlocksMap to reload: this chat runs on this machine alone"
             )
-        blocks_map = read_blocks_map(self._map_path)
+        self._use(read_blocks_map(self._map_path), fresh=True)
+
+    async def follow_map(self) -> None:
+        """Take each edit of the map while this runs, between two tokens; for ever.
+
+        A map that is wrong is reported, and changes nothing.
+        """
+        if self._map_path is None:
+            return
+        broken = False
+        async for found in MapWatch(self._map_path, self.blocks_map):
+            try:
+                if isinstance(found, MapError):
+                    raise found
+                if broken and found == self.blocks_map:
+                    self._swarm.say("the BlocksMap is as it was again")
+                self._use(found)
+            except MapError as error:
+                self._swarm.say(f"{error.detail}; the BlocksMap in force stays")
+                broken = True
+            else:
+                broken = False
+
+    def _use(self, blocks_map: BlocksMap, *, fresh: bool = False) -> None:
+        """Take ``blocks_map`` if it is one for this model."""
         blocks_map.model(self.model_name)
         blocks_map.check_blocks(self.model_name, self.model_config.n_blocks)
-        self._swarm.use_map(blocks_map)
-        await self._generator.forget()
+        self._swarm.use_map(blocks_map, fresh=fresh)
 
     async def forget(self) -> None:
         """Drop all caches, here and on the peers."""

@@ -21,7 +21,10 @@ the same chunks give the same bits (matrix products round by shape)."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """A client: with a map it computes over the swarm, with a folder alone all by itself."""
+    """A client: with a map it computes over the swarm, with a folder alone all by itself.
+
+    ``wait_s``: how long an answer waits where some blocks have no live peer; may be infinite.
+    """
 
     map_path: Path | None = None
     identity_path: Path | None = None
@@ -32,6 +35,7 @@ class ClientConfig:
     device: str = "cpu"
     threads: int | None = None
     context_tokens: int | None = None
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

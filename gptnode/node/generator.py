@@ -2,7 +2,7 @@
 
 The ids are the only truth (design law 1). The generator remembers which ids the caches of its
 pipeline hold; asked for the token after other ids, it keeps the common beginning and computes the
-rest. A hop that fails costs a new pipeline and a prefill, never a token.
+rest. A hop that fails costs its own caches, which are filled again, and never a token.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Generator:
         self._swarm = swarm
         self._lane = lane
         self._device = device
-        self._pipeline: Pipeline | None = None
+        self._pipeline = Pipeline(replaceable=swarm.replaceable, replay_rows=swarm.replay_rows)
         self._cached: list[int] = []
 
     async def next_token(self, ids: Sequence[int], sampler: Sampler) -> int:
@@ -62,14 +62,15 @@ class Generator:
         """
         started_s = time.perf_counter()
         tally = Tally()
+        self._swarm.be_patient_anew()
         while True:
             tally.begin()
             try:
                 token = await self._next_token(list(ids), sampler, tally)
             except HopFailure as failure:
-                await self._drop_pipeline()
                 self._swarm.blame(failure)
             else:
+                self._swarm.progressed()
                 self.timing = tally.done(time.perf_counter() - started_s)
                 return token
 
@@ -81,53 +82,72 @@ class Generator:
         Raises:
             GptNodeError: as ``next_token``.
         """
+        self._swarm.be_patient_anew()
         while True:
+            self._cached.clear()
+            self._pipeline.log.cut(0)
             try:
-                if self._pipeline is None:
-                    self._pipeline = await self._swarm.open_pipeline(self.max_tokens)
-                else:
-                    self._cached.clear()
-                    await self._pipeline.truncate(0)
+                await self._complete()
+                await self._pipeline.truncate(0)
                 return
             except HopFailure as failure:
-                await self._drop_pipeline()
                 self._swarm.blame(failure)
 
     async def forget(self) -> None:
         """End the sessions, here and on the peers; their caches are freed."""
-        await self._drop_pipeline()
+        self._cached.clear()
+        self._pipeline.log.cut(0)
+        self._pipeline.use(())
+        await self._swarm.close()
 
     async def _next_token(self, ids: list[int], sampler: Sampler, tally: Tally) -> int:
-        if self._pipeline is None:
-            self._pipeline = await self._swarm.open_pipeline(self.max_tokens)
+        if await self._complete() and tally.attempts == 1:
+            tally.begin()  # a peer was lost before this token: it isn't one of a usual cost
         keep = min(_common_prefix(self._cached, ids), len(ids) - 1)
-        rewinds = keep < len(self._cached)
-        del self._cached[keep:]  # a cancelled step may have left anything behind this point
-        if rewinds:
+        if keep < len(self._cached):
+            del self._cached[keep:]
             await self._pipeline.truncate(keep)
-        for start in range(keep, len(ids), PREFILL_CHUNK_TOKENS):
-            self.prefilled_tokens = start
+        while True:
+            start = self.prefilled_tokens = len(self._cached)
             chunk = ids[start : start + PREFILL_CHUNK_TOKENS]
             embedded = await self._lane.run(partial(self._embed, chunk))
             hidden = await self._pipeline.forward(embedded.value, start)
+            self._pipeline.commit(chunk)
+            self._cached.extend(chunk)
             tally.own(embedded.compute_s)
             tally.chunk(len(chunk), self._pipeline.timings)
-            self._cached.extend(chunk)
+            if len(self._cached) == len(ids):
+                break
+            if not self._swarm.complete_now:  # the map was edited, or a peer has left
+                await self._complete()
+                tally.begin()
         self.prefilled_tokens = len(ids)
         last = hidden[:, -1:]
         sampled = await self._lane.run(lambda: sampler.sample(self._head(last)[0], ids))
         tally.own(sampled.compute_s)
         return sampled.value
 
+    async def _complete(self) -> bool:
+        """Have a stage for all blocks, each with what the others hold; True if some were filled.
+
+        Raises:
+            HopFailure: a peer failed meanwhile.
+            GptNodeError: some blocks have no live peer.
+        """
+        if not self._swarm.complete_now or not self._pipeline.stages:
+            self._pipeline.use(await self._swarm.complete(self.max_tokens))
+        if self._pipeline.behind and self._pipeline.log.over:
+            self._cached.clear()  # too much was kept to keep it: the ids alone do it
+            await self._pipeline.truncate(0)
+            return True
+        return await self._pipeline.catch_up(self._embed_soon) > 0
+
+    async def _embed_soon(self, ids: list[int]) -> torch.Tensor:
+        return (await self._lane.run(partial(self._embed, ids))).value
+
     def _embed(self, ids: list[int]) -> torch.Tensor:
         embedded: torch.Tensor = self._embedding(torch.tensor([ids], device=self._device))
         return embedded
-
-    async def _drop_pipeline(self) -> None:
-        pipeline, self._pipeline = self._pipeline, None
-        self._cached.clear()
-        if pipeline is not None:
-            await pipeline.aclose()
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:

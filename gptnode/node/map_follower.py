@@ -27,7 +27,7 @@ class MapFollower:
     def __init__(
         self, path: Path, in_force: BlocksMap, allow: AllowList, host: Host, keeper: BlockKeeper
     ) -> None:
-        """``in_force`` is what the server began with; ``allow`` and ``keeper`` follow it already."""
+        """``in_force`` is what the server began with; ``allow`` and ``keeper`` know it already."""
         self.blocks_map = in_force
         self.problem: str | None = None
         self._path = path

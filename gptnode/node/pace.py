@@ -23,8 +23,7 @@ class Pace:
     """Times of the steps of one token of one session.
 
     A step is slow if it takes more than 20 times the median of the last ones and more than a
-    second. The peer is too slow with the third slow step in ten, or with one that takes as long
-    as three.
+    second. The peer is too slow as soon as the third step in ten is, or one takes as long as three.
     """
 
     def __init__(self) -> None:
@@ -43,11 +42,6 @@ class Pace:
         if len(self._usual) < ENOUGH_SAMPLES:
             return math.inf
         return max(SLOW_AT_LEAST_S, SLOW_TIMES * self.median_s)
-
-    @property
-    def too_slow(self) -> bool:
-        """Whether a replica should take over."""
-        return sum(self._slow) >= STRIKES
 
     @property
     def patience_s(self) -> float:

@@ -163,8 +163,7 @@ class Pipeline:
             hidden = await stage.forward(hidden, position)
             if judged:
                 pace.note(trio.current_time() - began_s)
-            if patience_s == math.inf or not pace.too_slow:
-                return hidden
+            return hidden
         took_s = trio.current_time() - began_s
         cause = PeerTimeoutError(
             f"slow: {took_s:.1f} s for a token, usually {1000 * pace.median_s:.0f} ms"

@@ -109,10 +109,10 @@ class ReplayLog:
 
         0 at the worst, where ids go in.
         """
-        known = {0, *(self._steps[0].inputs if self._steps else ())}
+        known = set(self._steps[0].inputs) if self._steps else set()
         for step in self._steps:
-            known &= {0, *step.inputs}
-        return max(start for start in known if start <= block)
+            known.intersection_update(step.inputs)
+        return max((start for start in known if start <= block), default=0)
 
     def replays(self, block: int, *, max_rows: int = 1) -> list[Replay]:
         """The steps again, as the hop that begins at ``block`` was given them.

@@ -86,8 +86,11 @@ async def open_client(
         tokenizer,
         config.template or (model.entry.template if model.entry else None),
     )
-    async with open_engine(model, config, report=report) as engine:
-        yield Client(
+    async with (
+        open_engine(model, config, report=report) as engine,
+        background_nursery() as nursery,
+    ):
+        client = Client(
             model.source,
             tokenizer,
             template,
@@ -97,6 +100,8 @@ async def open_client(
             map_path=config.map_path,
             peer_id=engine.peer_id,
         )
+        nursery.start_soon(client.follow_map)
+        yield client
 
 
 def find_model(config: ClientConfig) -> OpenedModel:
@@ -141,7 +146,16 @@ async def open_engine(
     allow = AllowList(blocks_map)
     with ComputeLane(config.threads, wait=device_wait(source.device)) as lane:
         async with background_nursery() as nursery, _dialler(config, blocks_map, allow) as host:
-            swarm = Swarm(source, lane, nursery, report, allow, blocks_map=blocks_map, host=host)
+            swarm = Swarm(
+                source,
+                lane,
+                nursery,
+                report,
+                allow,
+                blocks_map=blocks_map,
+                host=host,
+                wait_s=config.wait_s,
+            )
             embedding = (await lane.run(source.load_embedding)).value
             head = (await lane.run(lambda: source.load_head(embedding))).value
             generator = Generator(embedding, head, swarm, lane, source.device, max_tokens)

@@ -86,10 +86,12 @@ async def serve(
                     ready(ReadyInfo(identity.peer_id, host.addrs, keeper.served()))
 
             follower = MapFollower(config.map_path, blocks_map, allow, host, keeper)
+            await nursery.start(report_status, config, host, server, keeper, follower, budget)
             nursery.start_soon(keeper.run, settled)
             nursery.start_soon(follower.run)
-            nursery.start_soon(report_status, config, host, server, keeper, follower, budget)
-            await (trio.sleep_forever() if leave is None else leave.wait())
+            if leave is None:
+                await trio.sleep_forever()
+            await leave.wait()
             await _drain(server)
 
 

@@ -45,6 +45,11 @@ class Stage(Protocol):
         ...
 
     @property
+    def lost(self) -> GptNodeError | None:
+        """Why its cache is gone, if it is."""
+        ...
+
+    @property
     def timing(self) -> HopTiming:
         """Where the time of the last ``forward`` went; all zero before the first."""
         ...
@@ -83,6 +88,7 @@ class LocalStage:
     """Blocks of this node."""
 
     peer_id = None
+    lost = None
 
     def __init__(self, stack: BlockStack, max_tokens: int, lane: ComputeLane) -> None:
         """Reserve a cache for ``max_tokens``; it is freed with the stage."""

@@ -29,11 +29,12 @@ async def report_status(
     keeper: BlockKeeper,
     follower: MapFollower,
     budget: KVBudget,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Keep the status file current until cancelled; a server whose folder can't be written to
-    serves all the same."""
+    serves all the same. It has started when the file is there for the first time."""
     log = structlog.get_logger("gptnode.node")
-    failed = False
+    started = failed = False
     with StatusFile(config.identity_path) as file:
         while True:
             status = {
@@ -52,6 +53,9 @@ async def report_status(
                 if not failed:
                     log.warning("`gptnode peers` won't see this server", reason=str(error))
                 failed = True
+            if not started:
+                started = True
+                task_status.started()
             await trio.sleep(INTERVAL_S)
 
 
@@ -93,8 +97,9 @@ def _refused(host: Host) -> list[dict[str, Any]]:
 
 
 def _name(blocks_map: BlocksMap, peer_id: str) -> str:
-    members = (*blocks_map.peers, *blocks_map.clients)
-    return next((one.name for one in members if one.id == peer_id), "")
+    names = {one.id: one.name for one in blocks_map.clients}
+    names |= {one.id: one.name for one in blocks_map.peers}
+    return names.get(peer_id, "")
 
 
 def _time(seconds: float) -> str:

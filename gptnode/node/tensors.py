@@ -33,9 +33,15 @@ def from_wire(tensor: WireTensor, device: torch.device) -> Tensor:
     The bytes are copied once on this side: torch wants memory that it may write to, received frames
     are not. On cuda the copy to the device may still be under way; work that is asked of the device
     after it waits for it.
+
+    Raises:
+        MismatchError: the peer sent whole numbers, which are no activations.
     """
+    dtype = DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise MismatchError(f"activations can't be {tensor.dtype}")
     pinned = device.type == "cuda"
-    host = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype], pin_memory=pinned)
+    host = torch.empty(tensor.shape, dtype=dtype, pin_memory=pinned)
     host.view(-1).view(torch.uint8).numpy()[:] = np.frombuffer(tensor.data, dtype=np.uint8)
     return host.to(device, non_blocking=pinned)
 

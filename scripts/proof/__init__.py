@@ -1,1 +1,1 @@
-"""What the scripts that attack and disturb gptnode are made of; see fuzz.py, attack.py, chaos.py."""
+"""What the scripts that attack and disturb gptnode are made of: fuzz, attack, chaos, soak."""

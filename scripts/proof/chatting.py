@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import pairwise
 
 from proof.swarm import Swarm, environment
 
@@ -31,13 +31,15 @@ class Transcript:
     def longest_gap_s(self, since_s: float) -> float:
         """The longest time without output, from ``since_s`` (time.monotonic) to the last output."""
         times = [since_s, *(one for one in self.arrivals_s if one >= since_s)]
-        return max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+        return max((after - before for before, after in pairwise(times)), default=0.0)
 
 
 class Chat:
     """A chat process that is up before it is asked, so that starting costs no answer time."""
 
-    def __init__(self, swarm: Swarm, name: str, max_tokens: int, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, swarm: Swarm, name: str, max_tokens: int, options: tuple[str, ...] = ()
+    ) -> None:
         """Start the process of the client ``name``."""
         self._stderr_path = swarm.folder / f"{name}-stderr-{time.monotonic_ns()}.txt"
         with self._stderr_path.open("wb") as stderr:

@@ -129,7 +129,9 @@ def changed_names(rng: random.Random, folder: Path) -> None:
         case 0:
             del header[name]
         case 1:
-            header[rng.choice(("x", "", "\x1b[2J", "é", name + "_scale", "a" * 10_000))] = header.pop(name)
+            header[rng.choice(("x", "", "\x1b[2J", "é", name + "_scale", "a" * 10_000))] = (
+                header.pop(name)
+            )
         case 2:
             header[name], header[other] = header[other], header[name]
         case 3:
@@ -164,7 +166,9 @@ def oversized(rng: random.Random, folder: Path) -> None:
     """A tensor of terabytes, in a file with a hole of that size or without."""
     file = _weights(rng, folder)
     header, body = _parts(file)
-    last = max((n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"][1])
+    last = max(
+        (n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"][1]
+    )
     begin = header[last]["data_offsets"][0]
     size = rng.choice((2**31, 2**33, 2**40))
     header[last] = {"dtype": "U8", "shape": [2, size // 2], "data_offsets": [begin, begin + size]}
@@ -186,7 +190,9 @@ def damaged_index(rng: random.Random, folder: Path) -> None:
     name = rng.choice(sorted(weight_map))
     match rng.randrange(5):
         case 0:
-            weight_map[name] = rng.choice(("../x", "/etc/passwd", "", "..", 3, None, "no.safetensors"))
+            weight_map[name] = rng.choice(
+                ("../x", "/etc/passwd", "", "..", 3, None, "no.safetensors")
+            )
         case 1:
             weight_map[name] = rng.choice(sorted(set(weight_map.values())))
         case 2:

@@ -43,23 +43,26 @@ class Round:
 
     @classmethod
     def prepare(
-        cls, swarm: Swarm, max_tokens: int, rng: random.Random, say: Callable[[str], None]
+        cls,
+        swarm: Swarm,
+        prompts: Sequence[str],
+        max_tokens: int,
+        rng: random.Random,
+        say: Callable[[str], None],
     ) -> Round:
-        """Ask each prompt twice with nothing going on: the answers have to agree."""
-        answers = {}
-        for prompt in PROMPTS:
-            texts = []
-            for _ in range(2):
-                chat = Chat(swarm, "client", max_tokens)
+        """Ask each prompt with nothing going on, the first one twice: the answers have to agree."""
+        answers: dict[str, str] = {}
+        for prompt in (*prompts, prompts[0]):
+            chat = Chat(swarm, "client", max_tokens)
+            try:
                 heard = chat.ask(prompt)
+            finally:
                 chat.stop()
-                if heard.code != 0 or not heard.text.strip():
-                    raise RuntimeError(f"undisturbed, {prompt!r} gave {heard}")
-                texts.append(heard.text)
-            if texts[0] != texts[1]:
-                raise RuntimeError(f"undisturbed, {prompt!r} gave two answers: {texts}")
-            answers[prompt] = texts[0]
-            say(f"{prompt!r}: {len(texts[0])} characters")
+            if heard.code != 0 or not heard.text.strip():
+                raise RuntimeError(f"undisturbed, {prompt!r} gave {heard}")
+            if answers.setdefault(prompt, heard.text) != heard.text:
+                raise RuntimeError(f"undisturbed, {prompt!r} gave two answers")
+            say(f"{prompt!r}: {len(heard.text)} characters")
         return cls(swarm, answers, max_tokens, rng, say)
 
     def moment(self, prompt: str) -> int:
@@ -117,7 +120,7 @@ def kill_one(round_: Round, count: int) -> Row:
     try:
         for number in range(count):
             victim = round_.rng.choice(servers)
-            prompt = round_.rng.choice(PROMPTS)
+            prompt = round_.rng.choice(sorted(round_.answers))
             heard, at_s = round_.ask_disturbed(chat, prompt, victim.kill)
             row.count += 1
             row.require(not victim.alive, f"round {number}: the answer ended before the kill")
@@ -147,7 +150,7 @@ def kill_two(round_: Round, count: int) -> Row:
     try:
         for number in range(count):
             victims = round_.rng.sample(servers, 2)
-            prompt = round_.rng.choice(PROMPTS)
+            prompt = round_.rng.choice(sorted(round_.answers))
             names = " and ".join(victim.name for victim in victims)
             hopeless = victims[0].blocks == victims[1].blocks
             back_s = round_.rng.uniform(*AGAIN_AFTER_S)
@@ -190,7 +193,7 @@ def freeze_one(round_: Round, count: int) -> Row:
     servers = list(round_.swarm.servers.values())
     for number in range(count):
         victim = round_.rng.choice(servers)
-        prompt = round_.rng.choice(PROMPTS)
+        prompt = round_.rng.choice(sorted(round_.answers))
         chat = Chat(round_.swarm, "client", round_.max_tokens)
         try:
             heard, at_s = round_.ask_disturbed(
@@ -207,7 +210,9 @@ def freeze_one(round_: Round, count: int) -> Row:
         _progress(round_, number, count, identical)
     _facts(row, identical, noticed, gaps_s)
     slow = [gap for gap in gaps_s if gap > FOUND_WITHIN_S + REBUILD_S]
-    row.require(not slow, f"{len(slow)} answers stood still for more than {FOUND_WITHIN_S + REBUILD_S:g} s")
+    row.require(
+        not slow, f"{len(slow)} answers stood still for more than {FOUND_WITHIN_S + REBUILD_S:g} s"
+    )
     return row
 
 

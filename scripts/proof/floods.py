@@ -24,7 +24,7 @@ Flood = Callable[[Host, Caller, float], Awaitable[str]]
 
 
 async def floods(server: Server, flooder: Caller, honest: Caller, seconds: float) -> list[Row]:
-    """Each flood for ``seconds``, or until the server ends it, while another peer comes and goes."""
+    """Each flood for ``seconds`` or until the server ends it; another peer comes and goes."""
     rows = []
     for name, flood in FLOODS.items():
         row = Row(f"flood: {name}", 1)

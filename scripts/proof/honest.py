@@ -1,4 +1,4 @@
-"""A peer that keeps the rules: connects, opens a session, takes a step, leaves. And how long it took.
+"""A peer that keeps the rules: connects, opens a session, takes a step, leaves; and its times.
 
 Used to see whether an attacked server still serves those whom it should.
 """
@@ -18,7 +18,7 @@ from gptnode.net.identity import Identity
 from gptnode.node.loading import folder_paths, open_device, open_model
 from gptnode.span import Span
 from gptnode.wire.limits import chunk_bytes
-from gptnode.wire.messages import Open, Opened, Step, Stepped, WireTensor
+from gptnode.wire.messages import Open, Opened, Step, WireTensor
 
 __all__ = ["Caller", "Target", "find_target"]
 
@@ -47,12 +47,8 @@ class Target:
 
 def find_target(peer_id: str, addr: str) -> Target:
     """A server of all blocks of the bundled model in f32."""
-    source = open_model(
-        MODEL_NAME, folder_paths(bundled_model_folder()), "f32", open_device("cpu")
-    )
-    opening = Open(
-        MODEL_NAME, source.key.fingerprint, Span(0, source.config.n_blocks), 64, "f32"
-    )
+    source = open_model(MODEL_NAME, folder_paths(bundled_model_folder()), "f32", open_device("cpu"))
+    opening = Open(MODEL_NAME, source.key.fingerprint, Span(0, source.config.n_blocks), 64, "f32")
     return Target(peer_id, addr, opening, source.config.d_model)
 
 
@@ -86,9 +82,7 @@ class Caller:
         """Seconds for a session of one step over a live connection."""
         begun = trio.current_time()
         async with self.session(host) as (channel, _):
-            reply = await channel.request(self.target.step(), timeout_s=10)
-        if not isinstance(reply, Stepped):
-            raise RuntimeError(f"no step but {reply}")
+            await channel.request(self.target.step(), timeout_s=10)
         return trio.current_time() - begun
 
     async def connected_s(self) -> float:

@@ -47,6 +47,11 @@ async def raw_socket(port: int) -> trio.SocketStream:
     return await trio.open_tcp_stream(LOOPBACK, port)
 
 
+def _record(data: bytes) -> bytes:
+    """As Noise frames it."""
+    return struct.pack(">H", len(data)) + data
+
+
 # -- nonsense --------------------------------------------------------------------------------------
 
 HELLO = delimited(MULTISTREAM)
@@ -65,7 +70,7 @@ NONSENSE: tuple[Callable[[random.Random], list[bytes]], ...] = (
     lambda rng: [TO_NOISE, struct.pack(">H", 32) + rng.randbytes(32), rng.randbytes(300)],
     lambda rng: [TO_NOISE, struct.pack(">H", 32) + bytes(32), struct.pack(">H", 200) + bytes(200)],
     lambda rng: [TO_NOISE, struct.pack(">H", 0)],
-    lambda rng: [TO_NOISE, struct.pack(">H", 32) + rng.randbytes(32), struct.pack(">H", 168) + rng.randbytes(168)],
+    lambda rng: [TO_NOISE, _record(rng.randbytes(32)), _record(rng.randbytes(168))],
     lambda rng: [TLS_HELLO],
     lambda rng: [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"],
     lambda rng: [b"SSH-2.0-x\r\n"],
@@ -93,9 +98,7 @@ async def malformed(port: int, rng: random.Random, *, patience_s: float = 1.0) -
         ended = "hung up"
     finally:
         if resets:
-            stream.socket.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.socket.close()
     return ended
 
@@ -175,7 +178,9 @@ def key_pair(identity: Identity) -> KeyPair:
     return create_new_key_pair(identity.private_bytes())
 
 
-def noise_as(own: Identity, claimed: Identity | None = None, *, replayed: bool = False) -> NoiseTransport:
+def noise_as(
+    own: Identity, claimed: Identity | None = None, *, replayed: bool = False
+) -> NoiseTransport:
     """Noise of ``own``; with ``claimed``, in that one's name.
 
     ``replayed``: with a signature that ``claimed`` really made, for another Noise key, as anyone

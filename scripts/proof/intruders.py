@@ -135,9 +135,7 @@ async def _with_anothers_signature(target: Target, listed: Identity) -> str:
 
 async def _right_but_unlisted(target: Target, listed: Identity) -> str:
     """A stock libp2p dialer that keeps all rules, with a key of its own."""
-    return _refused(
-        await muxer_answer(target.port, noise_as(stranger()), target.peer_id, YAMUX)
-    )
+    return _refused(await muxer_answer(target.port, noise_as(stranger()), target.peer_id, YAMUX))
 
 
 async def _replayed(target: Target, listed: Identity) -> str:
@@ -256,9 +254,21 @@ def _lies(target: Target, opened: Opened) -> Iterable[tuple[str, list[Message], 
     yield "other blocks", [replace(ask, span=Span(0, 64))], code.NO_SPAN
     yield "another model", [replace(ask, model="other")], code.NO_MODEL
     yield "numbers that are none", [ask, Step(0, nan)], code.BAD_TENSOR
-    yield "the wrong width", [ask, Step(0, WireTensor("f32", (1, 1, 8), bytes(32)))], code.BAD_TENSOR
-    yield "the wrong rank", [ask, Step(0, WireTensor("f32", (wide,), bytes(4 * wide)))], code.BAD_TENSOR
-    yield "the wrong kind of number", [ask, Step(0, WireTensor("i32", (1, 1, wide), bytes(4 * wide)))], code.BAD_TENSOR
+    yield (
+        "the wrong width",
+        [ask, Step(0, WireTensor("f32", (1, 1, 8), bytes(32)))],
+        code.BAD_TENSOR,
+    )
+    yield (
+        "the wrong rank",
+        [ask, Step(0, WireTensor("f32", (wide,), bytes(4 * wide)))],
+        code.BAD_TENSOR,
+    )
+    yield (
+        "the wrong kind of number",
+        [ask, Step(0, WireTensor("i32", (1, 1, wide), bytes(4 * wide)))],
+        code.BAD_TENSOR,
+    )
     yield "too long for its session", [ask, target.step(0, 64), target.step(64)], code.TOO_LONG
 
 

@@ -72,7 +72,10 @@ def _span(rng: random.Random) -> Span:
 
 
 def _hops(rng: random.Random) -> tuple[NextHop, ...]:
-    return tuple(NextHop("peer", ("/ip4/1.2.3.4/tcp/1",), _span(rng)) for _ in range(rng.choice((0, 0, 1, 64))))
+    return tuple(
+        NextHop("peer", ("/ip4/1.2.3.4/tcp/1",), _span(rng))
+        for _ in range(rng.choice((0, 0, 1, 64)))
+    )
 
 
 _MESSAGES: tuple[Callable[[random.Random], Message], ...] = (
@@ -122,7 +125,8 @@ def _wrong_prefix(rng: random.Random) -> bytes:
     lengths = [*PREFIX.unpack(data[: PREFIX.size])]
     part = rng.randrange(2)
     lengths[part] = rng.choice((0, 1, lengths[part] + 1, max(0, lengths[part] - 1), 65_536, 65_537,
-                                64 << 20, (64 << 20) + 1, 2**31, 2**32 - 1, rng.getrandbits(32)))  # fmt: skip
+                                64 << 20, (64 << 20) + 1, 2**31, 2**32 - 1,
+                                rng.getrandbits(32)))  # fmt: skip
     return PREFIX.pack(*lengths) + data[PREFIX.size :]
 
 
@@ -145,7 +149,9 @@ def _value(rng: random.Random, depth: int = 3) -> object:
 
 
 def _key(rng: random.Random) -> object:
-    return rng.choice(("type", "span", "hidden", "dtype", "shape", "position", "nonce", "x", 1, b"type"))
+    return rng.choice(
+        ("type", "span", "hidden", "dtype", "shape", "position", "nonce", "x", 1, b"type")
+    )
 
 
 def _framed(head: bytes, payload: bytes = b"") -> bytes:
@@ -187,7 +193,7 @@ def _wrong_tensor(rng: random.Random) -> bytes:
 
 
 def _nested(rng: random.Random) -> bytes:
-    """Arrays or maps within one another, up to what a head may hold, or half of such a thing."""
+    """Arrays or maps within one another."""
     unit = rng.choice((b"\x91", b"\x81\xa1x", b"\xdc\x00\x01"))
     return _framed(unit * rng.choice((10, 500, 1500, 20_000)) + b"\xc0" * rng.randrange(2))
 
@@ -195,7 +201,9 @@ def _nested(rng: random.Random) -> bytes:
 def _announced(rng: random.Random) -> bytes:
     """msgpack that announces gigabytes inside a small head."""
     start = rng.choice((b"\xdf", b"\xdd", b"\xdb", b"\xc6", b"\xc9"))
-    return _framed(b"\x81\xa4type" + start + struct.pack(">I", rng.choice((2**32 - 1, 2**31, 70_000))))
+    return _framed(
+        b"\x81\xa4type" + start + struct.pack(">I", rng.choice((2**32 - 1, 2**31, 70_000)))
+    )
 
 
 def _noise(rng: random.Random) -> bytes:

@@ -11,7 +11,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +37,9 @@ class Reading:
 class Server:
     """One place in the swarm; its process may be started, killed and started again."""
 
-    def __init__(self, name: str, blocks: str, port: int, folder: Path, options: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, blocks: str, port: int, folder: Path, options: Sequence[str]
+    ) -> None:
         """Makes its identity; starts nothing."""
         self.name = name
         self.blocks = blocks
@@ -126,9 +127,14 @@ class Server:
         fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
         return Reading(
             int(fields["VmRSS"].split()[0]) * 1024,
-            len(os.listdir(f"/proc/{self.pid}/fd")),
+            sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()),
             int(fields["Threads"]),
         )
+
+    def cpu_s(self) -> float:
+        """Processor time that it has taken since it was started."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log_tail(self) -> str:
         """The last lines of its log."""
@@ -215,13 +221,3 @@ def environment() -> dict[str, str]:
     """This environment without gptnode's own variables; one thread a process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GPTNODE_")}
     return {**kept, "OMP_NUM_THREADS": "1"}
-
-
-def wait_until(condition, timeout_s: float) -> bool:  # type: ignore[no-untyped-def]
-    """Whether ``condition()`` came true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True

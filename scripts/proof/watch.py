@@ -71,7 +71,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched(row: Row, server: Server, *, bound_bytes: int) -> AsyncIterator[None]:
-    """An attack; after it the server must live, be back at its baseline, and have logged no fault."""
+    """An attack; the server must live, come back to its baseline, and have logged no fault."""
     before = server.reading()
     tracebacks = server.tracebacks()
     watch = Watched(before, before.rss_bytes, before.descriptors)

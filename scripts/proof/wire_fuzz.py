@@ -22,7 +22,17 @@ from gptnode.wire.codec import decode, encode, tag_of
 from gptnode.wire.connection import ClientConnection, ServerConnection
 from gptnode.wire.frames import PREFIX_BYTES
 from gptnode.wire.limits import DEFAULT_LIMITS
-from gptnode.wire.messages import Close, ErrorCode, Failure, Open, Opened, Ping, Step
+from gptnode.wire.messages import (
+    Close,
+    Closed,
+    ErrorCode,
+    Failure,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Step,
+)
 from gptnode.wire.states import State
 from proof.mutations import any_message, bytes_of, hostile_frame
 
@@ -35,6 +45,7 @@ FLAT_BYTES = 64 << 20
 WARM_UP = 0.05
 SAMPLE_EVERY = 5000
 FRAMES_A_SESSION = 12
+EXPECTED = 0.6  # of the frames, so that sessions get somewhere before they are ended
 MAX_KINDS = 500
 
 OPEN = Open("model", "f" * 32, Span(0, 4), max_tokens=128, dtype="f32")
@@ -43,7 +54,7 @@ OPENED = Opened("f" * 32, Span(0, 4), epoch=7, max_tokens=128, max_chunk_tokens=
 
 @dataclass
 class WireFuzz:
-    """What came of it: ``errors`` by kind, ``failures`` (should be none) with how to repeat them."""
+    """``errors`` by kind; ``failures`` (should be none) with how to repeat them."""
 
     seed: int
     frames: int = 0
@@ -85,7 +96,9 @@ def fuzz_wire(
                 found.warm_bytes = resident
             found.peak_bytes = max(found.peak_bytes, resident)
             if next_sample % 100_000 == 0:
-                report(f"{found.frames:,} frames, {found.growth_bytes >> 10} KiB more than at first")
+                report(
+                    f"{found.frames:,} frames, {found.growth_bytes >> 10} KiB more than at first"
+                )
     return found
 
 
@@ -95,7 +108,7 @@ def _run_session(found: WireFuzz, number: int, report: Callable[[str], None] | N
     fed = b""
     try:
         for _ in range(FRAMES_A_SESSION):
-            fed = hostile_frame(rng)
+            fed = _expected(side, rng) if rng.random() < EXPECTED else hostile_frame(rng)
             found.frames += 1
             if report is not None:
                 report(f"{type(side).__name__} {side.state.value}: {fed.hex()}")
@@ -135,6 +148,23 @@ def _a_side(rng: random.Random) -> Side:
     if state == 2:
         list(server.receive(b"".join(client.send(Close()))))
     return side
+
+
+def _expected(side: Side, rng: random.Random) -> bytes:
+    """A frame that the side should let in now, where there is one."""
+    due = side._due[0] if side._due else None
+    for _ in range(8):
+        message = any_message(rng)
+        kind = type(message)
+        if (side.state, kind) not in side._receives or kind in (Close, Closed, Failure):
+            continue
+        if isinstance(side, ClientConnection):
+            if kind is Pong and side._nonces:
+                return bytes_of(Pong(side._nonces[0]))
+            if kind is not due:
+                continue
+        return bytes_of(message)
+    return bytes_of(any_message(rng))
 
 
 def _feed(side: Side, data: bytes, rng: random.Random, found: WireFuzz) -> None:

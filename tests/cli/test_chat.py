@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from gptnode.cli.chat import ChatOptions, chat_command, run_chat
+from gptnode.cli.chat_options import SCRIPT_WAIT_S
 from gptnode.cli.settings import ChatSettings
 from gptnode.errors import ContextError, ModelError, UsageError
 from gptnode.node.config import ClientConfig
@@ -233,3 +235,13 @@ def test_help_waits_for_neither_torch_nor_libp2p() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'libp2p', 'prompt_toolkit')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "interactive", "patience_s"),
+    [(None, True, math.inf), (None, False, SCRIPT_WAIT_S), (0.0, True, 0.0), (2.5, False, 2.5)],
+)
+def test_a_person_waits_for_ever_and_a_script_does_not_unless_told(
+    wait_s: float | None, interactive: bool, patience_s: float
+) -> None:
+    assert options(wait_s=wait_s).patience_s(interactive=interactive) == patience_s

@@ -59,6 +59,6 @@ def test_every_command_and_every_exit_code_has_a_place(script: ModuleType) -> No
 
 
 def test_an_option_of_the_page_is_in_a_row_with_its_default(script: ModuleType) -> None:
-    rows = [line for line in script.page().splitlines() if line.startswith("| `--kv-memory")]
+    rows = [line for line in script.page().splitlines() if line.startswith("| `--kv-memory SIZE")]
     assert len(rows) == 1
     assert "2GiB" in rows[0]

@@ -78,7 +78,7 @@ def test_an_address_that_cannot_be_listened_on(layout: SwarmLayout) -> None:
 def test_nobody_there(layout: SwarmLayout) -> None:
     done = gptnode(
         *("chat", "--map", layout.map_path, "--identity", layout.client_identity_path),
-        *("--prompt", "Hello."),
+        *("--prompt", "Hello.", "--wait-s", "0"),
     )
     assert_one_line(done, 7, "connection refused", "gptnode serve")
 

@@ -107,7 +107,7 @@ def test_sigterm_ends_a_server_cleanly_after_all_that(
     assert process.returncode == 0
     assert out == ""
     events = [json.loads(line) for line in err.splitlines()]
-    assert [event["event"] for event in events][:2] == ["starting", "serving"]
+    assert [event["event"] for event in events][:3] == ["starting", "blocks loaded", "serving"]
     assert events[-1]["event"] == "stopped"
     assert {event["level"] for event in events} == {"info"}
 

@@ -19,13 +19,17 @@ from gptnode.node.loading import ModelSource, folder_paths, open_device, open_mo
 from gptnode.span import Span
 from tests.tiny_llama import write_tiny_llama
 
+from .benches import Bench, MakeServer, SwarmOf, make_map
+
 N_BLOCKS = 4
 VOCAB = 64
 
 
-def write_tiny_model(folder: Path, *, n_blocks: int = N_BLOCKS) -> Path:
+def write_tiny_model(folder: Path, *, n_blocks: int = N_BLOCKS, max_positions: int = 1024) -> Path:
     """A random Llama with a word tokenizer."""
-    write_tiny_llama(folder, VOCAB, n_blocks=n_blocks, bos_id=1, eos_id=2)
+    write_tiny_llama(
+        folder, VOCAB, n_blocks=n_blocks, bos_id=1, eos_id=2, max_positions=max_positions
+    )
     words = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{i}" for i in range(VOCAB - 4))]
     vocab = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -152,3 +156,40 @@ def make_server(lane: ComputeLane, source: ModelSource) -> Callable[..., BlockSe
         return server
 
     return make
+
+
+@pytest.fixture
+async def whole(source: ModelSource, lane: ComputeLane, nursery: trio.Nursery) -> Bench:
+    return Bench(source, lane, nursery)
+
+
+@pytest.fixture
+def swarm_of(
+    source: ModelSource,
+    lane: ComputeLane,
+    nursery: trio.Nursery,
+    host: MemoryHost,
+    make_server: MakeServer,
+) -> SwarmOf:
+    """Makes a generator over ``(blocks, peers)`` routes, and a server for each peer."""
+
+    def make(*routes: tuple[str, tuple[str, ...]], wait_s: float = 0.0) -> Bench:
+        blocks_map = make_map(*routes)
+        for peer in blocks_map.peers:
+            spans = blocks_map.spans_of(peer.id, "tiny")
+            host.servers[peer.id] = make_server(spans[0])
+        return Bench(source, lane, nursery, blocks_map, host, wait_s=wait_s)
+
+    return make
+
+
+@pytest.fixture
+def halves(swarm_of: SwarmOf) -> Bench:
+    """anna has the first half, ben the second."""
+    return swarm_of(("0-1", ("anna",)), ("2-3", ("ben",)))
+
+
+@pytest.fixture
+def with_replica(swarm_of: SwarmOf) -> Bench:
+    """anna has the first half, ben and cleo the second."""
+    return swarm_of(("0-1", ("anna",)), ("2-3", ("ben", "cleo")))

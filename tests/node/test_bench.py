@@ -29,8 +29,8 @@ from gptnode.span import Span
 from gptnode.wire.messages import Step
 from tests.tiny_llama import D_MODEL, write_tiny_llama
 
+from .benches import make_map
 from .conftest import MemoryHost
-from .test_generator import make_map
 
 VOCAB = 64
 MAX_POSITIONS = 96

@@ -72,3 +72,9 @@ def test_a_tensor_on_cuda_comes_back_as_it_was_however_busy_the_device_is(
         there = from_wire(to_wire(hidden), device)
         busy = busy @ busy / 64
         assert torch.equal(from_wire(to_wire(there + 1), CPU), hidden + 1)
+
+
+def test_whole_numbers_from_a_peer_are_no_activations() -> None:
+    """The wire lets them through (a later version may carry ids); nothing here can mean them."""
+    with pytest.raises(MismatchError, match="i32"):
+        from_wire(WireTensor("i32", (1, 1, 4), bytes(16)), CPU)

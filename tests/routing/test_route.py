@@ -144,3 +144,25 @@ def test_a_route_is_complete_and_alive_or_there_is_none(
             ]
             assert hop.peer_ids[0] == (local if local in preferred else preferred[0])
     assert all(one.peer_ids[0] != other.peer_ids[0] for one, other in pairwise(found.hops))
+
+
+@given(
+    st.lists(st.tuples(SPANS, PEERS), min_size=1, max_size=8),
+    st.frozensets(st.sampled_from(NAMES)),
+    st.tuples(st.integers(0, 7), st.integers(1, 8)).filter(lambda ends: ends[0] < ends[1]),
+)
+def test_a_part_of_the_blocks_gets_what_the_whole_would_give_it(
+    routes: list[tuple[str, tuple[str, ...]]], down: frozenset[str], ends: tuple[int, int]
+) -> None:
+    blocks_map, within = make_map(*routes), Span(*ends)
+    try:
+        part = plan_route(blocks_map, "m", 8, down=down, within=within)
+    except RouteError:
+        live = [set(peers) - down for peers in blocks_map.holders("m", 8)]
+        assert any(not live[block] for block in within)
+        return
+    assert [block for hop in part.hops for block in hop.span] == list(within)
+    holders = blocks_map.holders("m", 8)
+    for hop in part.hops:
+        for block in hop.span:
+            assert hop.peer_ids[0] == next(peer for peer in holders[block] if peer not in down)

@@ -1,0 +1,115 @@
+"""A swarm for people to look at: its hops and its peers, as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gptnode.net.host import Host
+from gptnode.node.planning import Planner
+from gptnode.node.stages import RemoteStage, Stage
+from gptnode.routing.route import Hop
+from gptnode.span import Span
+
+__all__ = ["HopView", "PeerView", "Views"]
+
+
+@dataclass(frozen=True, slots=True)
+class HopView:
+    """A hop of the route."""
+
+    label: str
+    peer_id: str | None
+    span: Span
+    state: str
+    round_trip_s: float | None
+    replicas: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer of the map."""
+
+    label: str
+    peer_id: str
+    addrs: tuple[str, ...]
+    spans: tuple[Span, ...]
+    state: str
+    round_trip_s: float | None
+
+
+class Views:
+    """Makes views of what a planner and a host know."""
+
+    def __init__(
+        self, planner: Planner, host: Host | None, label: Callable[[str | None], str]
+    ) -> None:
+        """``label``: what people call a peer, or this node for None."""
+        self._planner = planner
+        self._host = host
+        self._label = label
+
+    def hops(self, stages: Sequence[Stage], wished: Sequence[Hop]) -> tuple[HopView, ...]:
+        """``stages``, and where they leave gaps the hops of the route that is ``wished``."""
+        hop_of = {block: hop for hop in wished for block in hop.span}
+        views = {
+            stage.span: self._hop(
+                stage.peer_id, stage.span, hop_of[stage.span.start].peer_ids, stages
+            )
+            for stage in stages
+        }
+        for gap in self._planner.gaps(list(views)):
+            for hop in wished:
+                start, stop = max(gap.start, hop.span.start), min(gap.stop, hop.span.stop)
+                if start < stop:
+                    peer_id, span = next(iter(hop.peer_ids), None), Span(start, stop)
+                    views[span] = self._hop(peer_id, span, hop.peer_ids, stages)
+        return tuple(views[span] for span in sorted(views))
+
+    def peer(
+        self,
+        peer_id: str,
+        addrs: tuple[str, ...],
+        spans: tuple[Span, ...],
+        stages: Sequence[Stage],
+    ) -> PeerView:
+        """One peer of the map."""
+        return PeerView(
+            self._label(peer_id),
+            peer_id,
+            addrs,
+            spans,
+            self._state(peer_id),
+            _round_trip_s(peer_id, stages),
+        )
+
+    def _hop(
+        self, peer_id: str | None, span: Span, peer_ids: tuple[str, ...], stages: Sequence[Stage]
+    ) -> HopView:
+        own_id = self._host.peer_id if self._host is not None else None
+        others = tuple(other for other in peer_ids if other != (peer_id or own_id))
+        peer_id = None if peer_id == own_id else peer_id
+        return HopView(
+            self._label(peer_id),
+            peer_id,
+            span,
+            self._state(peer_id),
+            _round_trip_s(peer_id, stages),
+            tuple(self._label(other) for other in others),
+        )
+
+    def _state(self, peer_id: str | None) -> str:
+        if peer_id is None or (self._host is not None and peer_id == self._host.peer_id):
+            return "local"
+        trouble = self._planner.health.trouble(peer_id)
+        if trouble is not None:
+            return trouble.kind.value
+        connected = self._host is not None and peer_id in self._host.connected()
+        return "connected" if connected else "idle"
+
+
+def _round_trip_s(peer_id: str | None, stages: Sequence[Stage]) -> float | None:
+    for stage in stages:
+        if isinstance(stage, RemoteStage) and stage.peer_id == peer_id:
+            return stage.round_trip_s
+    return None

@@ -1,0 +1,88 @@
+"""Maps, and generators over them, for tests of the client's half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import trio
+
+from gptnode.model.sampler import Sampler, Sampling
+from gptnode.node.allow_list import AllowList
+from gptnode.node.block_server import BlockServer
+from gptnode.node.compute import ComputeLane
+from gptnode.node.generator import Generator
+from gptnode.node.loading import ModelSource
+from gptnode.node.swarm import Swarm
+from gptnode.routing.blocks_map import BlocksMap, ClientEntry, ModelEntry, PeerEntry, RouteEntry
+from gptnode.span import Span
+
+if TYPE_CHECKING:
+    from .conftest import MemoryHost
+
+__all__ = ["PROMPT", "Bench", "MakeServer", "SwarmOf", "make_map"]
+
+MakeServer = Callable[..., BlockServer]
+SwarmOf = Callable[..., "Bench"]
+PROMPT = [1, 9, 17, 4, 33, 8, 21]
+
+
+def make_map(*routes: tuple[str, tuple[str, ...]], clients: tuple[str, ...] = ()) -> BlocksMap:
+    names = {name for _, peers in routes for name in peers}
+    return BlocksMap(
+        models=(ModelEntry(name="tiny", path=None, dtype="f32", template=None, stop=()),),
+        peers=tuple(
+            PeerEntry(id=name, addrs=("/ip4/127.0.0.1/tcp/4001",), name=name)
+            for name in sorted(names)
+        ),
+        routes=tuple(
+            RouteEntry(model="tiny", span=Span.parse(blocks), peers=peers)
+            for blocks, peers in routes
+        ),
+        clients=tuple(ClientEntry(id=name, name=name) for name in clients),
+        self_peer_id=None,
+        source=None,
+    )
+
+
+class Bench:
+    """A generator and what it is made of."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        lane: ComputeLane,
+        nursery: trio.Nursery,
+        blocks_map: BlocksMap | None = None,
+        host: MemoryHost | None = None,
+        *,
+        wait_s: float = 0.0,
+    ) -> None:
+        self.reports: list[str] = []
+        self.swarm = Swarm(
+            source,
+            lane,
+            nursery,
+            self.reports.append,
+            AllowList(blocks_map),
+            blocks_map=blocks_map,
+            host=host,
+            wait_s=wait_s,
+        )  # type: ignore[arg-type]
+        embedding = source.load_embedding()
+        self.generator = Generator(
+            embedding,
+            source.load_head(embedding),
+            self.swarm,
+            lane,
+            torch.device("cpu"),
+            max_tokens=1024,
+        )
+
+    async def greedy(self, ids: list[int], n: int) -> list[int]:
+        sampler = Sampler(Sampling(temperature=0.0))
+        ids = list(ids)
+        for _ in range(n):
+            ids.append(await self.generator.next_token(ids, sampler))
+        return ids
