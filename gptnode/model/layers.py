@@ -74,12 +74,12 @@ class Attention:
     def __call__(self, x: Tensor, block: int, step: StepContext) -> Tensor:
         """(B, T, D) -> (B, T, D); appends the tokens' keys and values to the step's cache."""
         heads = (*x.shape[:2], -1, self.head_dim)
-        queries = _turned(self.q_proj(x, step.scratch).view(heads), step)
-        keys = _turned(self.k_proj(x, step.scratch).view(heads), step)
-        values = self.v_proj(x, step.scratch).view(heads)
+        queries = _turned(self.q_proj(x, step.scratch, "q").view(heads), step)
+        keys = _turned(self.k_proj(x, step.scratch, "k").view(heads), step)
+        values = self.v_proj(x, step.scratch, "v").view(heads)
         all_keys, all_values = step.cache.append(block, keys, values)
         mixed = attend(queries, all_keys, all_values, step.masks)
-        return self.o_proj(mixed.flatten(2), step.scratch)
+        return self.o_proj(mixed.flatten(2), step.scratch, "o")
 
 
 def _turned(heads: Tensor, step: StepContext) -> Tensor:
@@ -151,10 +151,10 @@ class FeedForward:
 
     def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        gate, up = self.gate_proj(x, scratch), self.up_proj(x, scratch)
+        gate, up = self.gate_proj(x, scratch, "gate"), self.up_proj(x, scratch, "up")
         if native.usable(gate, up):
-            return self.down_proj(native.silu_mul(gate, up), scratch)
-        return self.down_proj(F.silu(gate) * up, scratch)
+            return self.down_proj(native.silu_mul(gate, up), scratch, "down")
+        return self.down_proj(F.silu(gate) * up, scratch, "down")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ are the business of the kernels (`gptnode.model.native`), which read the integer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gptnode.model.native import binding as native
@@ -27,37 +27,27 @@ WRITTEN_OUT: Final = 2**23
 
 
 class Scratch:
-    """Memory for weights that are written out in bf16, kept from product to product.
+    """Memory that products are made in, kept from block to block and from step to step.
 
+    Memory that comes from the system anew for each product costs a page fault for every 4 KiB.
     Not safe for use from several threads at once.
     """
 
     def __init__(self) -> None:
         """No memory yet."""
-        self._buffer = torch.empty(0, dtype=torch.bfloat16)
+        self._buffers: dict[str, Tensor] = {}
 
-    def product(self, x: Tensor, weight: QuantisedWeight) -> Tensor:
-        """``x`` (..., K) in bf16 times ``weight`` (N, K) -> (..., N)."""
-        outputs, inputs = weight.shape
-        at_once = max(1, WRITTEN_OUT // inputs)
-        if outputs <= at_once:
-            return F.linear(x, self._written_out(weight))
-        rows = x.reshape(-1, inputs)
-        result = x.new_empty(rows.shape[0], outputs)
-        for start in range(0, outputs, at_once):
-            part = weight.part(start, start + at_once)
-            columns = result[:, start : start + at_once]
-            torch.mm(rows, self._written_out(part).T, out=columns)
-        return result.view(*x.shape[:-1], outputs)
+    def take(self, slot: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Memory of ``shape``, in dtype and on the device of ``like``; what was there is lost.
 
-    def _written_out(self, weight: QuantisedWeight) -> Tensor:
-        """``weight`` (N, K) in bf16, valid until the next call."""
-        if weight.device.type != "cpu" or not native.available:
-            return weight.dequantise(torch.bfloat16)
-        count = weight.shape[0] * weight.shape[1]
-        if self._buffer.numel() < count:
-            self._buffer = torch.empty(count, dtype=torch.bfloat16)
-        return native.dequantise(weight, self._buffer[:count].view(weight.shape))
+        It is the same memory for the same ``slot``, so a result is valid until the next one.
+        """
+        count = math.prod(shape)
+        buffer = self._buffers.get(slot)
+        stale = buffer is None or (buffer.dtype, buffer.device) != (like.dtype, like.device)
+        if buffer is None or stale or buffer.numel() < count:
+            buffer = self._buffers[slot] = like.new_empty(count)
+        return buffer[:count].view(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +57,41 @@ class Linear:
     weight: Tensor | QuantisedWeight
     bias: Tensor | None = None
 
-    def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
-        """(..., K) -> (..., N), of the dtype of ``x``."""
+    def __call__(self, x: Tensor, scratch: Scratch, slot: str) -> Tensor:
+        """(..., K) -> (..., N), of the dtype of ``x``, in the memory ``slot`` of ``scratch``."""
+        outputs, inputs = self.weight.shape
+        rows = x.reshape(-1, inputs)
+        result = scratch.take(slot, (rows.shape[0], outputs), x)
         if not isinstance(self.weight, QuantisedWeight):
-            return F.linear(x, self.weight, self.bias)
-        result = scratch.product(x, self.weight)
-        return result if self.bias is None else result + self.bias
+            _multiply(rows, self.weight, self.bias, result)
+            return result.view(*x.shape[:-1], outputs)
+        at_once = max(1, WRITTEN_OUT // inputs)
+        for start in range(0, outputs, at_once):
+            stop = min(start + at_once, outputs)
+            weight = _written_out(self.weight.part(start, stop), scratch)
+            bias = self.bias[start:stop] if self.bias is not None else None
+            _multiply(rows, weight, bias, result[:, start:stop])
+        return result.view(*x.shape[:-1], outputs)
 
     @property
     def nbytes(self) -> int:
         """Bytes of weights and bias."""
         return self.weight.nbytes + (self.bias.nbytes if self.bias is not None else 0)
+
+
+def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None, result: Tensor) -> None:
+    """``result`` (T, N) = ``rows`` (T, K) times ``weight`` (N, K), plus ``bias`` (N)."""
+    if bias is None:
+        torch.mm(rows, weight.T, out=result)
+    else:
+        torch.addmm(bias, rows, weight.T, out=result)
+
+
+def _written_out(weight: QuantisedWeight, scratch: Scratch) -> Tensor:
+    """``weight`` (N, K) in bf16, valid until the next call."""
+    if weight.device.type != "cpu" or not native.available:
+        return weight.dequantise(torch.bfloat16)
+    return native.dequantise(weight, scratch.take("weights", weight.shape, weight.scales))
 
 
 @contextmanager

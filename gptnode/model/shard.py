@@ -224,7 +224,8 @@ class Head:
             if self._native is not None and last.dtype == torch.bfloat16:
                 return native.head(self._native, self.norm.weight, self.norm.eps, last.contiguous())
             with one_row_products(last, last.shape[0]):
-                return self._linear(self.norm(last), self._scratch).to(torch.float32)
+                logits = self._linear(self.norm(last), self._scratch, "logits")
+                return logits.to(torch.float32, copy=True)
 
     @property
     def weight_bytes(self) -> int:

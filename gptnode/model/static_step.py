@@ -111,7 +111,7 @@ class StaticStep:
         for block, (keys, values) in zip(self._blocks, self._regions, strict=True):
             normed = block.input_layernorm(hidden)
             mixed = self._attention(block, normed, keys, values, cosines, sines, mask)
-            hidden = hidden + block.self_attn.o_proj(mixed, self._scratch)
+            hidden = hidden + block.self_attn.o_proj(mixed, self._scratch, "o")
             normed = block.post_attention_layernorm(hidden)
             hidden = hidden + block.mlp(normed, self._scratch)
         return hidden
@@ -132,11 +132,11 @@ class StaticStep:
     ) -> Tensor:
         """(1, 1, D) -> (1, 1, n_heads * head_dim) over as many tokens as ``mask`` (1, N) has."""
         parts, width = block.self_attn, self._config.head_dim
-        new_keys = rotate(parts.k_proj(x, self._scratch).view(1, 1, -1, width), cosines, sines)
-        new_values = parts.v_proj(x, self._scratch).view(1, 1, -1, width)
+        new_keys = rotate(parts.k_proj(x, self._scratch, "k").view(1, 1, -1, width), cosines, sines)
+        new_values = parts.v_proj(x, self._scratch, "v").view(1, 1, -1, width)
         keys.index_copy_(0, self._position, new_keys)
         values.index_copy_(0, self._position, new_values)
-        queries = rotate(parts.q_proj(x, self._scratch).view(1, 1, -1, width), cosines, sines)
+        queries = rotate(parts.q_proj(x, self._scratch, "q").view(1, 1, -1, width), cosines, sines)
         tokens = mask.shape[1]
         mixed = F.scaled_dot_product_attention(
             # The queries of a group become rows: its keys are read once for all of them.
