@@ -22,8 +22,8 @@ from gptnode.model.quantised import QuantisedWeight
 __all__ = ["Linear", "Scratch", "one_row_products"]
 
 
-WRITTEN_OUT: Final = 2**23
-"""So many weights are in bf16 at a time, 16 MiB: more is no faster."""
+WRITTEN_OUT: Final = 2**22
+"""So many weights are in bf16 at a time, 8 MiB: more is no faster."""
 
 
 class Scratch:

@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_CONTEXT_TOKENS", "PREFILL_CHUNK_TOKENS", "ClientConfig", "Se
 DEFAULT_CONTEXT_TOKENS = 4096
 """Length of a context when nobody asks for another and the model allows it."""
 
-PREFILL_CHUNK_TOKENS = 512
+PREFILL_CHUNK_TOKENS = 256
 """Tokens of a prompt that go through the blocks at once. The same for every route, because only
 the same chunks give the same bits (matrix products round by shape)."""
 

@@ -16,7 +16,7 @@ TURNS = (
     "Who serves block 7 of the swarm, and why? " * 60,
     "And what is a hop?",
 )
-"""The second is longer than what goes through the blocks at once (512 tokens)."""
+"""The second is longer than what goes through the blocks at once (256 tokens)."""
 
 
 def conversation(*argv: str) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def unsplit() -> list[dict[str, Any]]:
     answers = conversation("chat")
     assert len(answers) == len(TURNS)
     assert all(answer["ids"] for answer in answers)
-    assert answers[1]["prompt_tokens"] > 512
+    assert answers[1]["prompt_tokens"] > 256
     return answers
 
 

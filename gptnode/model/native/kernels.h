@@ -141,6 +141,9 @@ static inline float exp_f32(float x) {
 #define CLONES
 #endif
 
+/* linear.c: whether the instructions of AVX-512 with VNNI may be used; never on other machines */
+int gpt_has_vnni(void);
+
 /* rows.c */
 void gpt_norm_row(const uint16_t *x, const uint16_t *norm, float eps, int width, uint16_t *out);
 void gpt_rotate_head(const uint16_t *restrict x, const uint16_t *restrict cosines,

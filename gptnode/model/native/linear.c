@@ -223,22 +223,22 @@ TILES(bf16_avx512, BF16, bf16_tile, 2)
 TILES(int8_avx512, VNNI, int8_tile, 2)
 TILES(int4_avx512, VNNI, int4_tile, 2)
 
-static int has_vnni(void) {
+int gpt_has_vnni(void) {
     return !plain_only && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
 
-static int has_bf16(void) { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
+static int has_bf16(void) { return gpt_has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
 static dot_tile *kernel_for(int kind) {
     if (kind == GPT_BF16) return has_bf16() ? bf16_avx512 : bf16_plain;
-    if (kind == GPT_INT8) return has_vnni() ? int8_avx512 : int8_plain;
-    return has_vnni() ? int4_avx512 : int4_plain;
+    if (kind == GPT_INT8) return gpt_has_vnni() ? int8_avx512 : int8_plain;
+    return gpt_has_vnni() ? int4_avx512 : int4_plain;
 }
 
 const char *gpt_instructions(void) {
-    return has_bf16() ? "avx512-vnni-bf16" : has_vnni() ? "avx512-vnni" : "generic";
+    return has_bf16() ? "avx512-vnni-bf16" : gpt_has_vnni() ? "avx512-vnni" : "generic";
 }
 
 #else
@@ -248,6 +248,8 @@ static dot_tile *kernel_for(int kind) {
 }
 
 const char *gpt_instructions(void) { return "generic"; }
+
+int gpt_has_vnni(void) { return 0; }
 
 #endif
 

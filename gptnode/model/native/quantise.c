@@ -19,9 +19,46 @@ static inline void run_of(const gpt_matrix *matrix, size_t at, float *wide) {
     }
 }
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* A group has 16 different weights: they are made once and looked up. */
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static void
+int4_row_avx512(const gpt_matrix *matrix, size_t at, int runs, uint16_t *out) {
+    const uint8_t *bytes = (const uint8_t *)matrix->values + at / 2;
+    const uint16_t *scales = matrix->scales + at / GROUP_4;
+    const __m512 integers =
+        _mm512_set_ps(7, 6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8);
+    const __m512i one = _mm512_set1_epi32(1), nearly_half = _mm512_set1_epi32(0x7fff);
+    for (int run = 0; run < runs; run++, bytes += 64)
+        EACH(group, 4) {
+            __m512 weights = _mm512_mul_ps(integers, _mm512_set1_ps(from_bf16(*scales++)));
+            __m512i bits = _mm512_castps_si512(weights); /* to the nearest bf16, ties to even */
+            __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+            bits = _mm512_add_epi32(bits, _mm512_add_epi32(nearly_half, odd));
+            __m256i sixteen = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+            __m512i table = _mm512_broadcast_i64x4(sixteen);
+            __m256i two = _mm256_loadu_si256((const void *)(bytes + group % 2 * 32));
+            if (group >= 2) two = _mm256_srli_epi16(two, 4);
+            two = _mm256_and_si256(two, _mm256_set1_epi8(15));
+            __m512i found = _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(two), table);
+            _mm512_storeu_si512(out, found);
+            out += GROUP_4;
+        }
+}
+#else
+static void int4_row_avx512(const gpt_matrix *matrix, size_t at, int runs, uint16_t *out) {
+    (void)matrix, (void)at, (void)runs, (void)out;
+}
+#endif
+
 CLONES static void dequantise_row(const gpt_matrix *matrix, int row, uint16_t *out) {
     size_t at = (size_t)row * matrix->stride;
     int i = 0;
+    if (matrix->kind == GPT_INT4 && gpt_has_vnni()) {
+        i = matrix->k / 128 * 128;
+        int4_row_avx512(matrix, at, i / 128, out);
+    }
     for (; i + 128 <= matrix->k; i += 128) {
         float wide[128];
         run_of(matrix, at + i, wide);
