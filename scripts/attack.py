@@ -27,6 +27,7 @@ from proof.crowds import (  # noqa: E402
     many_connections,
     many_sessions,
 )
+from proof.ending import stoppable  # noqa: E402
 from proof.floods import floods  # noqa: E402
 from proof.honest import Caller, find_target  # noqa: E402
 from proof.intruders import downgrades, forged_ids, forged_sessions  # noqa: E402
@@ -48,10 +49,12 @@ def main(only: tuple[str, ...], scale: float, seed: int | None, as_json: bool) -
     """Attack one server in all the ways that are known here."""
     chosen = secrets.randbits(32) if seed is None else seed
     click.echo(f"attacks at {scale:g} of the full counts, seed {chosen}", err=True)
-    with tempfile.TemporaryDirectory(prefix="gptnode-attack-") as name:
-        swarm = Swarm(Path(name), {"anna": "0-7"}, clients=("honest", "listed"))
-        with swarm:
-            rows = trio.run(attack, swarm, only or KINDS, scale, chosen)
+    with (
+        stoppable(),
+        tempfile.TemporaryDirectory(prefix="gptnode-attack-") as name,
+        Swarm(Path(name), {"anna": "0-7"}, clients=("honest", "listed")) as swarm,
+    ):
+        rows = trio.run(attack, swarm, only or KINDS, scale, chosen)
     print_rows(rows, chosen, as_json=as_json)
     sys.exit(0 if all(row.holds for row in rows) else 1)
 

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WIRE_FACTS = ("seed", "frames", "sessions", "messages", "failures", "growth_bytes", "passed")
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
+from proof.ending import stoppable  # noqa: E402
+
 
 @click.group()
 def main() -> None:
@@ -82,26 +84,19 @@ def wire(seed: int | None, frames: int, session: int | None, as_json: bool) -> N
 @seed_option
 @click.option("--seeds", type=click.IntRange(min=1), default=10_000, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=60, show_default=True)
-def states(seed: int | None, seeds: int, steps: int) -> None:
+@json_option
+def states(seed: int | None, seeds: int, steps: int, as_json: bool) -> None:
     """Hypothesis state machines over pairs of connections: honest, and with a liar between them."""
-    import hypothesis
-    from hypothesis.stateful import run_state_machine_as_test
-
-    from tests.wire.test_connection import SessionMachine
-    from tests.wire.test_state_machine import MeddledSession
+    from proof.state_fuzz import fuzz_states
 
     chosen = started(seed, f"{seeds:,} seeds for each machine")
-    settings = hypothesis.settings(
-        max_examples=seeds,
-        stateful_step_count=steps,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    for machine in (SessionMachine, MeddledSession):
-        begun = time.perf_counter()
-        run_state_machine_as_test(hypothesis.seed(chosen)(machine), settings=settings)
-        print(f"{machine.__name__}: {seeds:,} seeds passed, {time.perf_counter() - begun:.0f} s")
+    found = fuzz_states(chosen, seeds, steps, report=say)
+    if as_json:
+        print(json.dumps({**asdict(found), "passed": found.passed}))
+    else:
+        for machine, count in found.seeds.items():
+            print(f"{machine}: {count:,} seeds, {found.took_s[machine]:.0f} s")
+    end(found.failures, found.passed)
 
 
 @main.command()
@@ -133,4 +128,5 @@ def end(failures: list[str], passed: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with stoppable():
+        main()

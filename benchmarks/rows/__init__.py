@@ -6,11 +6,13 @@ from benchmarks.bench import Row
 from benchmarks.rows.batched import BATCHED
 from benchmarks.rows.context_curve import CONTEXT_CURVE
 from benchmarks.rows.decode import DECODE
+from benchmarks.rows.echo import ECHO
 from benchmarks.rows.long_context import LONG_CONTEXT
 from benchmarks.rows.memory import MEMORY
 from benchmarks.rows.prefill import PREFILL
 from benchmarks.rows.start_up import START_UP
 from benchmarks.rows.two_peers import TWO_PEERS
+from benchmarks.rows.users import USERS
 
 __all__ = ["ROWS"]
 
@@ -23,4 +25,6 @@ ROWS: tuple[Row, ...] = (
     MEMORY,
     CONTEXT_CURVE,
     BATCHED,
+    USERS,
+    ECHO,
 )

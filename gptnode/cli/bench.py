@@ -50,6 +50,7 @@ Examples:
   gptnode bench --model-dir ~/models/my-llama --dtype int8 --threads 4 --json
   gptnode bench --model-dir ~/models/my-llama --context 8192 --tokens 64
   gptnode bench --map swarm.json --identity laptop.key --plot steps.svg
+  gptnode bench --map swarm.json --identity laptop.key --users 16 --json
 """
 
 
@@ -85,6 +86,14 @@ Examples:
     metavar="N",
     help="Measure that often; the steps of all runs count together.",
 )
+@click.option(
+    "--users",
+    type=count,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="So many contexts at once; tokens per second are then those of all together.",
+)
 @threads_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -106,6 +115,7 @@ def bench_command(
     tokens: int,
     context_tokens: int | None,
     repeat: int,
+    users: int,
     threads: int | None,
     device: str,
     as_json: bool,
@@ -143,7 +153,11 @@ def bench_command(
         threads=threads,
     )
     plan = BenchPlan(
-        prompt_tokens=prompt_tokens, tokens=tokens, context_tokens=context_tokens, repeat=repeat
+        prompt_tokens=prompt_tokens,
+        tokens=tokens,
+        context_tokens=context_tokens,
+        repeat=repeat,
+        users=users,
     )
     if trio.run(until_terminated, partial(_bench, config, plan, as_json, plot)):
         sys.exit(TERMINATED)

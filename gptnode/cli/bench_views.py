@@ -61,6 +61,7 @@ def report_json(report: BenchReport) -> dict[str, object]:
         "prompt_tokens": report.prompt_tokens,
         "tokens": report.tokens,
         "context_tokens": report.context_tokens,
+        "users": report.users,
         "prefill_tokens_per_s": round(report.prefill_tokens_per_s, RATE_DIGITS),
         "decode_tokens_per_s": round(report.decode_tokens_per_s, RATE_DIGITS),
         "ttft_s": round(report.ttft_s, 6),
@@ -96,6 +97,8 @@ def draw_report(report: BenchReport, console: Console) -> Iterator[RenderableTyp
         style="dim",
     )
     yield Text()
+    if report.users > 1:
+        yield Text(f"{report.users} users at once: tokens/s of all of them, times of one")
     yield _figures(report)
     yield Text()
     sizes = (report.resident_bytes, report.weight_bytes, report.kv_bytes)

@@ -125,7 +125,11 @@ async def run_chat(config: ClientConfig, options: ChatOptions) -> None:
         raise UsageError("--json and --lines need --prompt or text on standard input")
     if options.prompt is not None and options.lines:
         raise UsageError("--lines is for standard input, not for --prompt")
-    config = replace(config, wait_s=options.patience_s(interactive=interactive))
+    if options.verify and config.map_path is None:
+        raise UsageError("--verify compares peers: name a BlocksMap with --map")
+    config = replace(
+        config, wait_s=options.patience_s(interactive=interactive), verify=options.verify
+    )
     screen = Screen(
         err=sys.stdout if interactive else None, verbose=options.verbose, raw=options.raw
     )

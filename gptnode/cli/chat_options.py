@@ -40,7 +40,7 @@ class ChatOptions:
     A setting that is None (``stop``: empty) is the model's own, from its
     ``generation_config.json``: see `gptnode.cli.settings.model_defaults`. ``history`` None is the
     file below ``$XDG_STATE_HOME``. ``wait_s`` None is for ever with a person, and `SCRIPT_WAIT_S`
-    without one.
+    without one. ``verify`` is a fraction of the peers' steps.
     """
 
     prompt: str | None = None
@@ -59,6 +59,7 @@ class ChatOptions:
     verbose: bool = False
     history: Path | None = None
     wait_s: float | None = None
+    verify: float = 0.0
 
     def patience_s(self, *, interactive: bool) -> float:
         """How long answers wait for a peer where some blocks have none."""
@@ -100,6 +101,13 @@ def _stop_texts(
     if "" in values:
         raise click.BadParameter("an empty text would end every answer at once", ctx, param)
     return tuple(stop_text(value) for value in values)
+
+
+def _fraction(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """A number from 0 to 1. NaN is none, and would pass where a range is checked by its ends."""
+    if not 0.0 <= value <= 1.0:
+        raise click.BadParameter(f"{value:g} is not a number from 0 to 1", ctx, param)
+    return value
 
 
 def chat_options(command: Command) -> Command:
@@ -146,6 +154,15 @@ def chat_options(command: Command) -> Command:
             metavar="S",
             help="Seconds to wait for a peer where some blocks have none.  [default: for ever on a "
             f"terminal, else {SCRIPT_WAIT_S:g}]",
+        ),
+        click.option(
+            "--verify",
+            type=float,
+            default=0.0,
+            callback=_fraction,
+            metavar="FRACTION",
+            help="Have this part of the peers' steps computed by a replica too, and use no peer "
+            "any more that is wrong: 0.05 is one step of twenty, 1 is all.  [default: 0]",
         ),
         click.option(
             "--history",

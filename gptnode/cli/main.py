@@ -170,11 +170,11 @@ def _let_idle_threads_sleep() -> None:
     """Threads of OpenMP that wait for work give their core away soon, unless the user says else.
 
     By default they spin for milliseconds after each product, and two nodes on one machine then
-    take turns at keeping the other waiting. A tenth of a millisecond bridges the gaps within a
+    take turns at keeping the other waiting. Some ten microseconds bridge the gaps within a
     step. The runtime looks when torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # GNU's runtime
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's runtime
         os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's and Intel's, in milliseconds
 
 

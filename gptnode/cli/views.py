@@ -23,6 +23,7 @@ MARKS = {
     "busy": "◌",
     "lost": "✗",
     "down": "✗",
+    "wrong": "✗",
 }
 """One character for each state of a hop."""
 
@@ -131,6 +132,16 @@ def stats(session: ChatSession) -> list[str]:
             f"{totals.prefill_s:.2f} s of prefill",
         )
     )
+    verified = session.client.verified
+    if verified is not None:
+        missed = f", {verified.missed} had nobody to compare with" if verified.missed else ""
+        rows.append(
+            (
+                "verified",
+                f"{verified.compared} step{'s'[: verified.compared != 1]} compared{missed}; "
+                f"{verified.wrong or 'no'} peer{'s'[: verified.wrong != 1]} found wrong",
+            )
+        )
     return table(("", ""), rows)
 
 

@@ -21,6 +21,7 @@ from gptnode.model.kv_cache import KVCache
 from gptnode.model.linear import Linear, Scratch
 from gptnode.model.masks import MASK_ROWS, CausalMasks
 from gptnode.model.native import binding as native
+from gptnode.model.pieces import Pieces, finished
 from gptnode.model.quantised import QuantisedWeight
 from gptnode.model.rope import rotate
 
@@ -151,7 +152,14 @@ class FeedForward:
 
     def __call__(self, x: Tensor, scratch: Scratch) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        gate, up = self.gate_proj(x, scratch, "gate"), self.up_proj(x, scratch, "up")
+        return finished(self.pieces(x, scratch))
+
+    def pieces(self, x: Tensor, scratch: Scratch) -> Pieces:
+        """The same with a pause after each product; meanwhile ``scratch`` is nobody else's."""
+        gate = self.gate_proj(x, scratch, "gate")
+        yield
+        up = self.up_proj(x, scratch, "up")
+        yield
         if native.usable(gate, up):
             return self.down_proj(native.silu_mul(gate, up), scratch, "down")
         return self.down_proj(F.silu(gate) * up, scratch, "down")
@@ -192,8 +200,14 @@ class Block:
 
     def __call__(self, x: Tensor, block: int, step: StepContext) -> Tensor:
         """(B, T, D) -> (B, T, D); ``block`` is its number in the model."""
+        return finished(self.pieces(x, block, step))
+
+    def pieces(self, x: Tensor, block: int, step: StepContext) -> Pieces:
+        """The same with pauses; meanwhile cache and scratch of ``step`` are nobody else's."""
         x = x + self.self_attn(self.input_layernorm(x), block, step)
-        return x + self.mlp(self.post_attention_layernorm(x), step.scratch)
+        yield
+        normed = self.post_attention_layernorm(x)
+        return x + (yield from self.mlp.pieces(normed, step.scratch))
 
     @property
     def linears(self) -> tuple[Linear, ...]:

@@ -6,7 +6,10 @@ who runs the other parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,7 @@ from gptnode.model.linear import Linear, Scratch, one_row_products
 from gptnode.model.masks import CausalMasks
 from gptnode.model.native import binding as native
 from gptnode.model.native.blocks import MAX_ROWS, NativeBlocks
+from gptnode.model.pieces import PausableStep, Pieces, finished
 from gptnode.model.quantised import QuantisedWeight
 from gptnode.model.rope import Rope
 from gptnode.model.step_graphs import GraphMaker, StepGraphs
@@ -84,7 +88,8 @@ class BlockStack:
         self.blocks = tuple(blocks)
         self._rope = Rope(config.rope, config.head_dim, device)
         self._masks = CausalMasks()
-        self._scratch = Scratch()
+        self._spare_scratch: Scratch | None = None
+        self._parts: WeakValueDictionary[Span, BlockStack] = WeakValueDictionary()
         self._native = (
             NativeBlocks(config, self.blocks)
             if NativeBlocks.supported(config, dtype, device)
@@ -98,12 +103,19 @@ class BlockStack:
         )
 
     def part(self, span: Span) -> BlockStack:
-        """The blocks of ``span``, which lies within this one; they share their weights."""
+        """The blocks of ``span``, which lies within this one; they share their weights.
+
+        The same object for all who ask, as long as somebody has it: their steps can be joined.
+        """
         if span == self.span:
             return self
-        first = self.span.start
-        blocks = self.blocks[span.start - first : span.stop - first]
-        return BlockStack(self.config, span, blocks, self.dtype, self.device, self._maker)
+        part = self._parts.get(span)
+        if part is None:
+            first = self.span.start
+            blocks = self.blocks[span.start - first : span.stop - first]
+            part = BlockStack(self.config, span, blocks, self.dtype, self.device, self._maker)
+            self._parts[span] = part
+        return part
 
     def new_cache(self, max_tokens: int) -> KVCache:
         """An empty cache over the span for a context of at most ``max_tokens``.
@@ -112,6 +124,15 @@ class BlockStack:
             ContextError: the system won't reserve room for it.
         """
         return KVCache(self.config, self.span, max_tokens, self.dtype, self.device)
+
+    @property
+    def joint_rows(self) -> int:
+        """How many rows, of whatever contexts, `batch` computes as one; 1 where each is alone.
+
+        Joined or alone, a row is the same to the bit. Only the kernels can do that: products of
+        torch round by their shape.
+        """
+        return MAX_ROWS if self._native is not None else 1
 
     @property
     def weight_bytes(self) -> int:
@@ -134,21 +155,23 @@ class BlockStack:
         """
         self._check(hidden, cache)
         with torch.inference_mode():
-            hidden = hidden.to(self.device)
-            if self._graphs is not None and cache.batch == 1 and hidden.shape[1] == 1:
-                result = self._graphs.step(hidden, cache)
-                if result is not None:
-                    return result
-            if self._native is not None and cache.batch == 1 and hidden.shape[1] <= MAX_ROWS:
-                return self._few_rows(self._native, [(hidden[0], cache)])[0]
-            tokens = hidden.shape[1]
-            cosines, sines = self._rope.angles(cache.length, tokens, hidden.dtype)
-            step = StepContext(cache, cosines, sines, self._masks, self._scratch)
-            with one_row_products(hidden, hidden.shape[0] * tokens):
-                for number, block in zip(self.span, self.blocks, strict=True):
-                    hidden = block(hidden, number, step)
-        cache.advance(tokens)
-        return hidden
+            result = self._at_once(hidden, cache)
+            if result is None:
+                with one_row_products(hidden, hidden.shape[0] * hidden.shape[1]):
+                    result = finished(self._pieces(hidden, cache))
+            return result
+
+    def in_pieces(self, hidden: Tensor, cache: KVCache) -> PausableStep:
+        """The step that a call would make, to the bit, but with pauses for other contexts' steps.
+
+        Nothing is computed yet. The cache is nobody else's until the step is done or given up.
+
+        Raises:
+            ContextError: by the step, where the cache has no room for T more tokens.
+        """
+        self._check(hidden, cache)
+        rows = hidden.shape[0] * hidden.shape[1]
+        return PausableStep(self._paused(hidden, cache), partial(one_row_products, hidden, rows))
 
     def batch(self, steps: Sequence[tuple[Tensor, KVCache]]) -> list[Tensor]:
         """Run the next tokens of several contexts, as one matrix product a layer where it pays.
@@ -172,6 +195,45 @@ class BlockStack:
             return [self(hidden, cache) for hidden, cache in steps]
         with torch.inference_mode():
             return self._few_rows(self._native, [(hidden[0], cache) for hidden, cache in steps])
+
+    def _at_once(self, hidden: Tensor, cache: KVCache) -> Tensor | None:
+        """What a recording or the kernels make of a step; None if they don't do such steps."""
+        if self._graphs is not None and cache.batch == 1 and hidden.shape[1] == 1:
+            return self._graphs.step(hidden.to(self.device), cache)
+        if self._native is not None and cache.batch == 1 and hidden.shape[1] <= MAX_ROWS:
+            return self._few_rows(self._native, [(hidden[0], cache)])[0]
+        return None
+
+    def _paused(self, hidden: Tensor, cache: KVCache) -> Pieces:
+        result = self._at_once(hidden, cache)
+        if result is None:
+            result = yield from self._pieces(hidden, cache)
+        return result
+
+    def _pieces(self, hidden: Tensor, cache: KVCache) -> Pieces:
+        """Hidden states (B, T, D) through all blocks in torch, with pauses."""
+        tokens = hidden.shape[1]
+        hidden = hidden.to(self.device)
+        cosines, sines = self._rope.angles(cache.length, tokens, hidden.dtype)
+        with self._lent_scratch() as scratch:
+            step = StepContext(cache, cosines, sines, self._masks, scratch)
+            for number, block in zip(self.span, self.blocks, strict=True):
+                hidden = yield from block.pieces(hidden, number, step)
+                yield
+        cache.advance(tokens)
+        return hidden
+
+    @contextmanager
+    def _lent_scratch(self) -> Iterator[Scratch]:
+        """Scratch memory that is nobody else's, also while the step that has it is paused.
+
+        One is kept for the next step: that of the step that ended last, so of the long one.
+        """
+        scratch, self._spare_scratch = self._spare_scratch or Scratch(), None
+        try:
+            yield scratch
+        finally:
+            self._spare_scratch = scratch
 
     def _few_rows(
         self, native_blocks: NativeBlocks, steps: Sequence[tuple[Tensor, KVCache]]
@@ -226,6 +288,11 @@ class Head:
             with one_row_products(last, last.shape[0]):
                 logits = self._linear(self.norm(last), self._scratch, "logits")
                 return logits.to(torch.float32, copy=True)
+
+    @property
+    def joint_rows(self) -> int:
+        """How many rows a call may have so that each is as if alone, to the bit."""
+        return MAX_ROWS if self._native is not None else 1
 
     @property
     def weight_bytes(self) -> int:

@@ -14,7 +14,7 @@ from gptnode.errors import NetworkError, PeerRefusedError, PeerUnreachableError
 from gptnode.net.addresses import parse_endpoint
 from gptnode.net.handshake import HandshakeError, Handshaker, RefusedError, WrongPeerError
 from gptnode.net.identity import short_peer_id
-from gptnode.net.muxer import PeerMuxer
+from gptnode.net.muxer import Muxer
 from gptnode.net.socket_connection import SocketConnection
 
 __all__ = ["dial_first", "os_reason"]
@@ -22,7 +22,7 @@ __all__ = ["dial_first", "os_reason"]
 
 async def dial_first(
     handshaker: Handshaker, peer_id: str, addrs: Sequence[str], deadline: float
-) -> tuple[SocketConnection, PeerMuxer]:
+) -> tuple[SocketConnection, Muxer]:
     """A connection to ``peer_id`` at the first of ``addrs`` that works; the caller owns it.
 
     Each address gets an equal part of the time left until ``deadline`` (trio's clock). Raises
@@ -54,9 +54,7 @@ async def dial_first(
     raise PeerUnreachableError(f"cannot reach {short_peer_id(peer_id)} {'; '.join(failures)}")
 
 
-async def _dial(
-    handshaker: Handshaker, peer_id: str, addr: str
-) -> tuple[SocketConnection, PeerMuxer]:
+async def _dial(handshaker: Handshaker, peer_id: str, addr: str) -> tuple[SocketConnection, Muxer]:
     endpoint = parse_endpoint(addr)
     if endpoint.peer_id not in (None, peer_id):
         raise WrongPeerError(f"as the address itself says: {endpoint.peer_id}")

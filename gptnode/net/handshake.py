@@ -1,9 +1,11 @@
-"""From a TCP connection to streams with an authenticated peer: Noise, then Yamux, nothing else.
+"""From a TCP connection to streams with an authenticated peer: Noise, then a muxer, nothing else.
 
 multistream-select agrees on `/noise`, Noise XX proves both keys, the allow-list is asked, then
-multistream-select agrees on `/yamux/1.0.0` inside the encryption. No other security protocol or
-muxer is offered or taken, so there is nothing to be talked down to. The bytes are those of any
-libp2p node (https://github.com/libp2p/specs/tree/master/noise, .../connections, .../yamux).
+multistream-select agrees on a muxer inside the encryption: gptnode's own, or `/yamux/1.0.0` with
+nodes that don't have it. No other security protocol or muxer is offered or taken, so there is
+nothing to be talked down to: what is offered in the encryption nobody else can change. But for the
+own muxer the bytes are those of any libp2p node (https://github.com/libp2p/specs/tree/master/noise,
+.../connections, .../yamux).
 
 Knows keys and one connection. Knows no addresses, no host, no lifetimes: the caller gives a
 deadline and closes the socket of a handshake that failed.
@@ -17,7 +19,6 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
-from libp2p.abc import ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
@@ -30,14 +31,20 @@ from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 
 from gptnode.net.identity import Identity
-from gptnode.net.muxer import PeerMuxer
+from gptnode.net.muxer import Muxer
+from gptnode.net.noise_connection import NoiseConnection
+from gptnode.net.own_muxer import PROTOCOL_ID as OWN_MUX
+from gptnode.net.own_muxer import OwnMuxer
 from gptnode.net.socket_connection import SocketConnection
 from gptnode.net.stream import PeerStream
+from gptnode.net.yamux_muxer import YamuxMuxer
 
 __all__ = [
+    "MUXERS",
     "HandshakeError",
     "Handshaker",
     "NotAllowedError",
@@ -48,6 +55,8 @@ __all__ = [
     "answer_protocol",
 ]
 
+# In order of preference.
+MUXERS = (OWN_MUX, str(YAMUX))
 # multistream-select counts in whole seconds; callers have deadlines of their own above it.
 NEGOTIATE_S = 3
 # Protocol names are short; a stream may not say more before one is agreed on.
@@ -84,17 +93,17 @@ class _AllowListNoise(NoiseTransport):  # type: ignore[misc]
         )
         self._allow = allow
 
-    async def secure_inbound(self, conn: SocketConnection) -> ISecureConn:
-        return self._admit(await super().secure_inbound(conn))
+    async def secure_inbound(self, conn: SocketConnection) -> NoiseConnection:
+        return self._admit(await super().secure_inbound(conn), conn)
 
-    async def secure_outbound(self, conn: SocketConnection, peer_id: ID) -> ISecureConn:
-        return self._admit(await super().secure_outbound(conn, peer_id))
+    async def secure_outbound(self, conn: SocketConnection, peer_id: ID) -> NoiseConnection:
+        return self._admit(await super().secure_outbound(conn, peer_id), conn)
 
-    def _admit(self, secured: ISecureConn) -> ISecureConn:
+    def _admit(self, secured: SecureSession, raw: SocketConnection) -> NoiseConnection:
         peer_id = secured.get_remote_peer().to_base58()
         if not self._allow(peer_id):
             raise _NotOnListError(peer_id)
-        return secured
+        return NoiseConnection(secured, raw)
 
 
 class _NotOnListError(HandshakeFailure):  # type: ignore[misc]
@@ -110,9 +119,10 @@ class Handshaker:
         self._noise = _AllowListNoise(identity, allow)
         self._client = MultiselectClient()
         self._noise_server = Multiselect({NOISE: None})
-        self._yamux_server = Multiselect({TProtocol(YAMUX): None})
+        self._muxers = [TProtocol(name) for name in MUXERS]
+        self._muxer_server = Multiselect(dict.fromkeys(self._muxers))
 
-    async def dial(self, raw: SocketConnection, peer_id: str) -> PeerMuxer:
+    async def dial(self, raw: SocketConnection, peer_id: str) -> Muxer:
         """The initiator's side, towards ``peer_id``. Raises HandshakeError or one of its kinds."""
         try:
             chosen = await self._client.select_one_of(
@@ -133,15 +143,15 @@ class Handshaker:
             raise HandshakeError(f"the Noise handshake failed ({_words(error)})") from error
         try:
             chosen = await self._client.select_one_of(
-                [TProtocol(YAMUX)], MultiselectCommunicator(secured), NEGOTIATE_S
+                self._muxers, MultiselectCommunicator(secured), NEGOTIATE_S
             )
         except Exception as error:
             if any(isinstance(one, ConnectionClosedError) for one in _chain(error)):
                 raise RefusedError("it hung up once it knew who calls") from error
-            raise HandshakeError(f"no agreement on Yamux ({_words(error)})") from error
+            raise HandshakeError(f"no agreement on a muxer ({_words(error)})") from error
         return self._muxer(chosen, secured, raw)
 
-    async def answer(self, raw: SocketConnection) -> PeerMuxer:
+    async def answer(self, raw: SocketConnection) -> Muxer:
         """The responder's side. Raises HandshakeError or one of its kinds."""
         try:
             chosen, _ = await self._noise_server.negotiate(
@@ -149,7 +159,7 @@ class Handshaker:
             )
             _must_be(chosen, NOISE)
             secured = await self._noise.secure_inbound(raw)
-            chosen, _ = await self._yamux_server.negotiate(
+            chosen, _ = await self._muxer_server.negotiate(
                 MultiselectCommunicator(secured), NEGOTIATE_S
             )
         except _NotOnListError as error:
@@ -160,10 +170,12 @@ class Handshaker:
             raise HandshakeError(_words(error)) from error
         return self._muxer(chosen, secured, raw)
 
-    def _muxer(self, chosen: object, secured: ISecureConn, raw: SocketConnection) -> PeerMuxer:
-        _must_be(chosen, YAMUX)
+    def _muxer(self, chosen: object, secured: NoiseConnection, raw: SocketConnection) -> Muxer:
+        _must_be(chosen, *self._muxers)
+        if str(chosen) == OWN_MUX:
+            return OwnMuxer(secured, secured.get_remote_peer(), is_initiator=raw.is_initiator)
         raw.start_outbox()
-        return PeerMuxer(secured, raw)
+        return YamuxMuxer(secured, raw)
 
 
 async def agree_on_protocol(stream: PeerStream, protocol: str) -> None:
@@ -225,10 +237,10 @@ class _Negotiation:
             raise ConnectionClosedError("the stream was reset") from error
 
 
-def _must_be(chosen: object, protocol: str) -> None:
+def _must_be(chosen: object, *offered: str) -> None:
     """What was negotiated is what was offered: a check of the library, not of the peer."""
-    if str(chosen) != protocol:
-        raise HandshakeError(f"negotiated {chosen!r} where only {protocol} was offered")
+    if str(chosen) not in offered:
+        raise HandshakeError(f"negotiated {chosen!r} where {', '.join(offered)} was offered")
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -1,8 +1,8 @@
 """Host: listens, dials, and gives streams to authenticated, allowed peers.
 
-Why not ``libp2p.new_host``: see docs/decisions/0002-libp2p-at-arms-length.md. libp2p's handshake,
-encryption and muxer are used (gptnode.net.handshake, .muxer), so that any libp2p node with Noise
-and Yamux can talk to us; the life of connections is a trio nursery here.
+Why not ``libp2p.new_host``: see docs/decisions/0002-libp2p-at-arms-length.md. libp2p's handshake
+and wire formats are used (gptnode.net.handshake), so that any libp2p node with Noise and Yamux can
+talk to us; the life of connections is a trio nursery here.
 
 Knows addresses, deadlines and limits. Knows no messages: what goes over a stream is its handler's.
 """
@@ -266,7 +266,7 @@ class Host:
             async with trio.open_nursery() as nursery:
                 for links in self._links.values():
                     for link in links:
-                        nursery.start_soon(link.raw.finish)
+                        nursery.start_soon(link.finish)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import trio
 
 from gptnode.net.handshake import HandshakeError, answer_protocol
 from gptnode.net.identity import short_peer_id
-from gptnode.net.muxer import PeerMuxer
+from gptnode.net.muxer import Muxer
 from gptnode.net.socket_connection import SocketConnection
 from gptnode.net.stream import PeerStream
 
@@ -60,7 +60,7 @@ class StreamSlots:
 class Link:
     """One live connection; ``run`` is its life."""
 
-    def __init__(self, raw: SocketConnection, muxer: PeerMuxer) -> None:
+    def __init__(self, raw: SocketConnection, muxer: Muxer) -> None:
         """Of a connection whose handshake succeeded."""
         self.peer_id: str = muxer.peer_id.to_base58()
         self.raw = raw
@@ -78,12 +78,18 @@ class Link:
     @property
     def is_live(self) -> bool:
         """Whether streams can be opened."""
-        return self._nursery is not None and not self.raw.is_closed and not self.ended.is_set()
+        alive = self._nursery is not None and not self.raw.is_closed and not self.ended.is_set()
+        return alive and not self._muxer.peer_leaves
 
     @property
     def streams(self) -> int:
         """How many streams are open on it, either way."""
         return len(self._muxer.streams)
+
+    async def finish(self) -> None:
+        """Send what streams were given, then end. Cancel it to end at once."""
+        self._muxer.leave()
+        await self.raw.finish()
 
     def cut(self) -> None:
         """End it now, with its streams and their handlers."""
@@ -121,12 +127,11 @@ class Link:
 
     async def _run_muxer(self) -> None:
         try:
-            await self._muxer.start()
+            await self._muxer.run()
         except Exception:
             log.exception("the muxer failed, connection with %s closed", self.peer_id)
         finally:
             self.raw.close_now()
-            self._muxer.new_stream_send_channel.close()  # ends _accept
 
     async def _accept(
         self,

@@ -1,6 +1,6 @@
 """What both sides of a session share: the pump below, the protocol machine, and how it all ends.
 
-Knows neither requests nor replies: channel.py has the two sides.
+Knows neither requests nor replies: client_channel.py and server_channel.py are the two sides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gptnode.net.pump import Pump, StartedStatus
 from gptnode.wire.connection import ClientConnection, ServerConnection
 from gptnode.wire.messages import ErrorCode, Failure, Message
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "sleep_until_past"]
 
 
 class Channel(abc.ABC):
@@ -113,3 +113,9 @@ class Channel(abc.ABC):
     @abc.abstractmethod
     async def _watch(self) -> None:
         """Watch the clock while the pump runs; may end before it."""
+
+
+async def sleep_until_past(deadline_s: Callable[[], float]) -> None:
+    """Sleep until a deadline that may move away meanwhile."""
+    while trio.current_time() < deadline_s():  # noqa: ASYNC110 (the deadline moves, no event)
+        await trio.sleep_until(deadline_s())

@@ -9,7 +9,8 @@ Two things differ from ``libp2p.io.trio.TrioTCPStream``, and four traps of py-li
   therefore on the wire whole or not at all (elsewhere half a Noise record ends the connection), and
   the muxer, which answers pings and opens windows between two reads, can't be stopped by a peer
   that writes without reading (elsewhere both sides then wait for ever). Whoever has much to say
-  calls ``wait_room`` first: that is the back pressure.
+  calls ``wait_room`` first: that is the back pressure. A *source* needs no outbox: it is asked for
+  the next batch when the socket takes it, so what is urgent can still go before what is large.
 
 Knows sockets. Knows no keys, streams or peers.
 """
@@ -18,13 +19,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import Protocol
 
 import trio
 from libp2p.abc import IRawConnection
 from libp2p.connection_types import ConnectionType
 from libp2p.io.exceptions import ConnectionClosedError
 
-__all__ = ["SocketConnection"]
+from gptnode.net.socket_options import find_vanished_peers, keep_line_busy
+
+__all__ = ["SocketConnection", "Source"]
 
 RECEIVE_BYTES = 256 * 1024
 # While a peer isn't authenticated: a handshake takes less than 1,000 bytes each way.
@@ -33,6 +37,17 @@ HANDSHAKE_RECEIVE_BYTES = 16 * 1024
 OUTBOX_ROOM_BYTES = 512 * 1024
 # Above this the peer takes nothing, yet makes us answer: it is cut off.
 OUTBOX_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class Source(Protocol):
+    """Who makes what is to be sent, when it can be sent."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ``next_batch`` may have something."""
+
+    def next_batch(self) -> memoryview:
+        """The next bytes for the wire; empty if there are none now. Asked again when they went."""
 
 
 class SocketConnection(IRawConnection):  # type: ignore[misc]
@@ -46,8 +61,14 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         self.is_initiator = is_initiator
         self.bytes_received = 0
         self._stream = stream
+        # The same descriptor, for sends that don't wait; given up before the descriptor is.
+        self._unwaiting = socket.socket(fileno=stream.socket.fileno())
+        self._unwaiting.setblocking(False)
         self._inbox = bytearray()
         self._outbox = bytearray()
+        self._rest = memoryview(b"")  # of a batch that was sent in part
+        self._source: Source | None = None
+        self._waits_for_line = False
         self._sending_bytes = 0
         self._authenticated = False
         self._closed = False
@@ -55,7 +76,8 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         self._wake_writer = trio.Event()
         self._outbox_moved = trio.lowlevel.ParkingLot()
         self._read_done = trio.lowlevel.ParkingLot()
-        _find_vanished_peers(stream.socket)
+        find_vanished_peers(stream.socket)
+        keep_line_busy(stream.socket)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -78,6 +100,32 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
             raise ConnectionClosedError("the peer closed the connection", transport="tcp")
         return result
 
+    async def receive_into(self, room: memoryview) -> int:
+        """Put what there is into ``room``; how many bytes, at the end 0 (also if it was lost)."""
+        if self._read_done:
+            self._read_done.unpark_all()
+        if self._inbox or not self._authenticated:
+            try:
+                data = bytes(self._inbox) or await self._receive()
+            except ConnectionClosedError:
+                return 0
+            taken = min(len(data), len(room))
+            room[:taken] = data[:taken]
+            self._inbox[:] = data[taken:]
+            return taken
+        while not self._closed:
+            try:
+                # In this order each read is one scheduler pass and one system call.
+                await trio.lowlevel.wait_readable(self._unwaiting)
+                received = self._unwaiting.recv_into(room)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError):
+                break
+            self.bytes_received += received
+            return received
+        return 0
+
     async def _receive(self) -> bytes:
         room = RECEIVE_BYTES if self._authenticated else HANDSHAKE_RECEIVE_BYTES
         try:
@@ -99,7 +147,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
 
     # -- writing ---------------------------------------------------------------------------------
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """Put ``data`` into the outbox at once (no checkpoint), or raise ConnectionClosedError."""
         if self._closed or self._finishing:
             raise ConnectionClosedError("the connection is closed", transport="tcp")
@@ -117,7 +165,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
     @property
     def unsent_bytes(self) -> int:
         """What the kernel hasn't taken yet."""
-        return len(self._outbox) + self._sending_bytes
+        return len(self._outbox) + len(self._rest) + self._sending_bytes
 
     @property
     def has_room(self) -> bool:
@@ -129,18 +177,46 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         while not self.has_room and not self._closed:
             await self._outbox_moved.park()
 
-    def start_outbox(self) -> None:
-        """The peer is authenticated: lift the bounds, and leave writing to ``run_outbox``."""
+    def start_outbox(self, source: Source | None = None) -> None:
+        """The peer is authenticated: lift the bounds, and leave writing to ``run_outbox``.
+
+        With a ``source`` there are no writes any more: it is asked, first by ``send_soon``.
+        """
         self._authenticated = True
+        self._source = source
+
+    def send_soon(self) -> None:
+        """The source has something. Sends of it at once what the kernel takes, without waiting."""
+        if self._closed or self._source is None:
+            return
+        if self._waits_for_line or self._sending_bytes or self._rest or self._outbox:
+            return  # the writer asks the source when it is done with what it has
+        batch = self._source.next_batch()
+        try:
+            sent = self._unwaiting.send(batch) if batch else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close_now()
+            return
+        if sent < len(batch):
+            self._rest = batch[sent:]
+        if self._rest or self._source.has_more:
+            self._wake_writer.set()
 
     async def run_outbox(self) -> None:
         """Send what is in the outbox until the connection ends; then close it. Never raises."""
         try:
             while not self._closed:
-                if self._outbox:
-                    batch, self._outbox = self._outbox, bytearray()
+                if self._source is not None and self._source.has_more and not self._rest:
+                    # What is urgent can overtake what is here, not what the kernel has.
+                    self._waits_for_line = True
+                    await self._stream.wait_send_all_might_not_block()
+                    self._waits_for_line = False
+                batch = self._next_batch()
+                if batch:
                     self._sending_bytes = len(batch)
-                    await self._stream.send_all(memoryview(batch))
+                    await self._stream.send_all(batch)
                     self._sending_bytes = 0
                     self._outbox_moved.unpark_all()
                 elif self._finishing:
@@ -155,8 +231,17 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         finally:
             self.close_now()
 
+    def _next_batch(self) -> memoryview:
+        if self._rest:
+            batch, self._rest = self._rest, memoryview(b"")
+            return batch
+        if self._outbox:
+            written, self._outbox = self._outbox, bytearray()
+            return memoryview(written)
+        return self._source.next_batch() if self._source is not None else memoryview(b"")
+
     async def finish(self) -> None:
-        """Send what is in the outbox, then close. Cancel it to close at once."""
+        """Send what outbox and source have, then close. Cancel it to close at once."""
         self._finishing = True
         self._wake_writer.set()
         try:
@@ -174,8 +259,10 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
 
     def close_now(self) -> None:
         """Close the socket and wake all who wait. Idempotent, immediate."""
-        self._closed = True
-        self._stream.socket.close()
+        if not self._closed:
+            self._closed = True
+            self._unwaiting.detach()
+            self._stream.socket.close()
         self._wake_writer.set()
         self._outbox_moved.unpark_all()
         self._read_done.unpark_all()
@@ -210,21 +297,3 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
     def get_connection_type(self) -> ConnectionType:
         """Direct: relays aren't used."""
         return ConnectionType.DIRECT
-
-
-def _find_vanished_peers(sock: trio.socket.SocketType) -> None:
-    """Let the kernel end a connection whose other machine is gone, after 20 to 25 s.
-
-    A frozen process is not gone to the kernel: heartbeats in the sessions find that.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", 10),
-        ("TCP_KEEPINTVL", 5),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 20_000),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from gptnode.net.muxer import PeerMuxer
+from gptnode.net.muxer import Muxer, Outgoing
 
 __all__ = ["PeerStream"]
 
@@ -26,7 +26,7 @@ class PeerStream(trio.abc.Stream):
     """
 
     def __init__(
-        self, muxer: PeerMuxer, muxed: Any, peer_id: str, linger: Callable[[PeerStream], None]
+        self, muxer: Muxer, muxed: Any, peer_id: str, linger: Callable[[PeerStream], None]
     ) -> None:
         """``linger`` takes a stream whose end the peer hasn't confirmed yet; made by Host alone."""
         self.peer_id = peer_id
@@ -51,22 +51,18 @@ class PeerStream(trio.abc.Stream):
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._sending = True
-        rest = memoryview(data).cast("B")
-        whole = len(rest)
+        outgoing = Outgoing(data)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_open()
-            while rest:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                await self._muxer.wait_writable(self._muxed)
-                sent = await self._muxer.send(self._muxed, rest)
-                rest = rest[sent:]
+            if outgoing.rest:
+                await self._muxer.send_all(self._muxed, outgoing)
         except trio.BrokenResourceError:
             self._broken = True
             self._check_open_here()
             raise
         except trio.Cancelled:
-            if len(rest) < whole:
+            if outgoing.begun:
                 await self.reset()
             raise
         finally:
@@ -92,15 +88,19 @@ class PeerStream(trio.abc.Stream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
         self._receiving = True
+        wanted = max_bytes or DEFAULT_RECEIVE_BYTES
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
+            waited = False
             while True:
                 self._check_open_here()
-                data = await self._muxer.take(self._muxed, max_bytes or DEFAULT_RECEIVE_BYTES)
+                data = await self._muxer.take(self._muxed, wanted)
                 if data is not None:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    if not waited:
+                        await trio.lowlevel.cancel_shielded_checkpoint()
                     return data
                 await self._muxer.wait_readable(self._muxed)
+                waited = True
         except trio.BrokenResourceError:
             self._broken = True
             self._check_open_here()

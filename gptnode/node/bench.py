@@ -20,6 +20,7 @@ from gptnode.model.config import ModelConfig
 from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.bench_machine import resident_bytes, this_machine, versions
 from gptnode.node.bench_report import BenchReport, BenchRun, MeasuredHop
+from gptnode.node.bench_users import UsersAtOnce, measure_users
 from gptnode.node.config import PREFILL_CHUNK_TOKENS, ClientConfig
 from gptnode.node.nursery import background_nursery
 from gptnode.node.runtime import Engine, find_model, open_engine
@@ -38,13 +39,14 @@ class BenchPlan:
 
     ``prompt_tokens`` are prefilled into empty caches. Then the caches are brought to
     ``context_tokens`` (None: they stay as the prefill left them) and ``tokens`` decode steps are
-    taken from there. All of it ``repeat`` times.
+    taken from there. All of it ``repeat`` times, and by ``users`` at once.
     """
 
     prompt_tokens: int = 512
     tokens: int = 32
     context_tokens: int | None = None
     repeat: int = 1
+    users: int = 1
 
     @property
     def start_tokens(self) -> int:
@@ -108,9 +110,13 @@ async def measure(
     async with open_engine(model, config, report=report) as engine:
         await engine.generator.start_over()
         load_s = time.perf_counter() - began_s
-        bench = _Bench(engine, plan, progress)
-        await bench.warm_up()
-        runs = [await bench.run() for _ in range(plan.repeat)]
+        if plan.users > 1:
+            found = await _measure_users(engine, plan, progress)
+        else:
+            bench = _Bench(engine, plan, progress)
+            await bench.warm_up()
+            runs = [await bench.run() for _ in range(plan.repeat)]
+            found = UsersAtOnce(bench.hops, tuple(runs), (), engine.swarm.own_kv_bytes)
         return BenchReport(
             model=model.source.key.name,
             dtype=model.source.key.dtype_name,
@@ -120,14 +126,34 @@ async def measure(
             tokens=plan.tokens,
             context_tokens=plan.start_tokens,
             load_s=load_s,
-            hops=bench.hops,
-            runs=tuple(runs),
+            hops=found.hops,
+            runs=found.runs,
             resident_bytes=resident_bytes(),
             weight_bytes=sum(part.weight_bytes for part in engine.parts),
-            kv_bytes=engine.swarm.own_kv_bytes,
+            kv_bytes=found.kv_bytes,
             versions=versions(),
             machine=this_machine(),
+            users=plan.users,
+            together=found.together,
         )
+
+
+async def _measure_users(
+    engine: Engine, plan: BenchPlan, progress: Callable[[Advance], None] | None
+) -> UsersAtOnce:
+    def say(phase: str, done_tokens: int, total_tokens: int) -> None:
+        if progress is not None:
+            progress(Advance(phase, done_tokens, total_tokens))
+
+    return await measure_users(
+        engine,
+        plan.users,
+        prompt_tokens=plan.prompt_tokens,
+        start_tokens=plan.start_tokens,
+        tokens=plan.tokens,
+        repeat=plan.repeat,
+        say=say,
+    )
 
 
 class _Bench:

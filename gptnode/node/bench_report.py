@@ -15,7 +15,15 @@ from gptnode.node.bench_machine import MachineInfo, Versions
 from gptnode.node.timing import HopTiming, TokenTiming
 from gptnode.span import Span
 
-__all__ = ["BenchReport", "BenchRun", "MeasuredHop", "Waterfall", "median_timing", "percentile"]
+__all__ = [
+    "BenchReport",
+    "BenchRun",
+    "MeasuredHop",
+    "Together",
+    "Waterfall",
+    "median_timing",
+    "percentile",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,14 @@ class BenchRun:
 
     prefill: TokenTiming
     steps: tuple[TokenTiming, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What all users together needed: for their prefills, and then for their decode steps."""
+
+    prefill_s: float
+    decode_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,9 @@ class BenchReport:
     ``context_tokens`` were in the caches when the first decode step began. ``load_s`` is the time
     from the names of the files to open sessions with loaded weights. The three sizes are of this
     process alone, after the last step; a peer's memory isn't known here.
+
+    With several ``users`` each has a run of its own in each repetition, and ``together`` says how
+    long all of them took; what is counted in tokens per second is then what all got.
     """
 
     model: str
@@ -72,6 +91,8 @@ class BenchReport:
     kv_bytes: int
     versions: Versions
     machine: MachineInfo
+    users: int = 1
+    together: tuple[Together, ...] = ()
 
     @property
     def steps_s(self) -> tuple[float, ...]:
@@ -86,11 +107,17 @@ class BenchReport:
     @property
     def prefill_tokens_per_s(self) -> float:
         """Prompt tokens over the time to first token; head and sampler are part of that."""
+        if self.together:
+            return (
+                self.users * self.prompt_tokens / median(each.prefill_s for each in self.together)
+            )
         return self.prompt_tokens / self.ttft_s
 
     @property
     def decode_tokens_per_s(self) -> float:
-        """What the median step comes to."""
+        """What the median step comes to; of several users, all tokens over all of the time."""
+        if self.together:
+            return self.users * self.tokens / median(each.decode_s for each in self.together)
         return 1 / median(self.steps_s)
 
     @property

@@ -2,6 +2,7 @@
 
 When the stream ends, for whatever reason, the frame ends and the cache is free (design law 2). The
 frame also holds the blocks that it was opened over: `models` may change under a running session.
+A stream may also come from another server, which feeds a session of a ring.
 Nothing here knows sockets or libp2p: a session is driven through a channel.
 """
 
@@ -12,6 +13,7 @@ from functools import partial
 
 import structlog
 import trio
+from torch import Tensor
 
 from gptnode.errors import (
     ContextError,
@@ -22,20 +24,28 @@ from gptnode.errors import (
 )
 from gptnode.model.kv_cache import KVCache, kv_bytes_per_token
 from gptnode.model.shard import BlockStack
-from gptnode.net.channel import ServerChannel
 from gptnode.net.host import PeerStream
+from gptnode.net.server_channel import ServerChannel
+from gptnode.node.batching import Batcher
 from gptnode.node.budget import KVBudget, Refusal
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.loading import ModelSource
-from gptnode.node.stages import step_blocks
+from gptnode.node.relaying import Compute, Dial, RelayedSession, RelayedSessions, dial_nobody
+from gptnode.node.step_work import StepWork
 from gptnode.node.tensors import check_hidden, from_wire, to_wire
 from gptnode.wire.limits import chunk_bytes
 from gptnode.wire.messages import (
     Close,
     ErrorCode,
+    Fed,
+    Feed,
+    Forward,
     Open,
     Opened,
+    Relay,
+    Relayed,
+    Request,
     Step,
     Stepped,
     Truncate,
@@ -57,18 +67,40 @@ class ServedModel:
     stacks: tuple[BlockStack, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What a session is about: whose it is, over which blocks, and what it holds."""
+
+    peer_id: str
+    source: ModelSource
+    stack: BlockStack
+    cache: KVCache
+
+
 class BlockServer:
     """Answers sessions of allowed peers over the blocks that this node has loaded."""
 
-    def __init__(self, lane: ComputeLane, budget: KVBudget, epoch: int) -> None:
-        """``epoch`` tells this life of the server from any other in every answer."""
+    def __init__(
+        self, lane: ComputeLane, budget: KVBudget, epoch: int, *, dial: Dial = dial_nobody
+    ) -> None:
+        """A server that has no models yet.
+
+        Args:
+            lane: Where steps run.
+            budget: What sessions may have.
+            epoch: Tells this life of the server from any other in every answer.
+            dial: Opens streams to the next hops of rings.
+        """
         self.models: dict[str, ServedModel] = {}
+        self.dial = dial
         self.loading = True
         self.leaving = False
         self._streams = 0
         self._idle: set[trio.CancelScope] = set()  # of sessions that wait for a request
         self._ended = trio.Event()
         self._lane = lane
+        self._batcher = Batcher(lane)
+        self._relayed = RelayedSessions()
         self._budget = budget
         self._epoch = epoch
         self._log = structlog.get_logger("gptnode.node")
@@ -102,7 +134,7 @@ class BlockServer:
             # A server that leaves answers before it has read anything: then it must be running.
             await nursery.start(channel.run)
             try:
-                await self._session(channel, stream.peer_id, log)
+                await self._session(channel, stream.peer_id, nursery, log)
             except Refusal as refusal:
                 if refusal.code is ErrorCode.GOING_AWAY:
                     log.info("session handed over", reason=refusal.message)
@@ -121,22 +153,31 @@ class BlockServer:
                 await channel.fail(ErrorCode.INTERNAL, "the server failed; its log says how")
             finally:
                 await channel.aclose()
+                nursery.cancel_scope.cancel()  # a stream to the next hop of a ring
 
     async def _session(
-        self, channel: ServerChannel, peer_id: str, log: structlog.typing.FilteringBoundLogger
+        self,
+        channel: ServerChannel,
+        peer_id: str,
+        nursery: trio.Nursery,
+        log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         first = await self._next(channel)
         if isinstance(first, Close):
             return
+        if isinstance(first, Feed):
+            await self._be_fed(channel, self._relayed.find(first.feed_key))
+            return
         if not isinstance(first, Open):
-            raise Refusal(ErrorCode.PROTOCOL, "the first message of a session is Open")
+            raise Refusal(ErrorCode.PROTOCOL, "a stream begins with Open or Feed")
         served, stack = self._find(first)
         config, key = served.source.config, served.source.key
         max_tokens = min(first.max_tokens, config.context_tokens)
         n_bytes = max_tokens * kv_bytes_per_token(config, len(stack.span), key.dtype)
         with self._budget.lease(n_bytes, peer_id):
             cache = stack.new_cache(max_tokens)
-            channel.raise_limit(chunk_bytes(MAX_CHUNK_TOKENS, key.d_model, key.activation_name))
+            payload_bytes = chunk_bytes(MAX_CHUNK_TOKENS, key.d_model, key.activation_name)
+            channel.raise_limit(payload_bytes)
             await channel.send(
                 Opened(key.fingerprint, stack.span, self._epoch, max_tokens, MAX_CHUNK_TOKENS)
             )
@@ -144,7 +185,11 @@ class BlockServer:
                 "session opened", model=key.name, blocks=str(stack.span), max_tokens=max_tokens
             )
             try:
-                await self._serve_steps(channel, served.source, stack, cache)
+                context = _Context(peer_id, served.source, stack, cache)
+                compute = partial(self._step, context)
+                relayed = RelayedSession(channel, compute, payload_bytes, self.dial, nursery)
+                with self._relayed.listed(first.feed_key, relayed):
+                    await self._serve_steps(channel, cache, compute, relayed)
                 log.info("session closed", tokens=cache.length)
             finally:
                 # In the lane: a step that was cancelled may still be writing.
@@ -175,8 +220,6 @@ class BlockServer:
             raise Refusal(
                 ErrorCode.MISMATCH, f"computes {key.name} in {key.dtype_name}, not {request.dtype}"
             )
-        if request.next_hops:
-            raise Refusal(ErrorCode.NO_SPAN, "doesn't forward to other peers: use a star route")
         for stack in served.stacks:
             if stack.span.covers(request.span):
                 return served, stack.part(request.span)
@@ -184,22 +227,41 @@ class BlockServer:
         raise Refusal(ErrorCode.NO_SPAN, f"serves blocks {held} of {key.name}, not {request.span}")
 
     async def _serve_steps(
-        self, channel: ServerChannel, source: ModelSource, stack: BlockStack, cache: KVCache
+        self, channel: ServerChannel, cache: KVCache, compute: Compute, relayed: RelayedSession
     ) -> None:
         while True:
-            request = await self._next(channel)
-            if isinstance(request, Close):
-                return
-            if isinstance(request, Step):
-                await channel.send(await self._step(request, source, stack, cache))
-            elif isinstance(request, Truncate):
-                length = min(request.length, cache.length)
-                await self._lane.run(partial(cache.truncate, length))
-                await channel.send(Truncated(length))
-            else:
-                raise Refusal(ErrorCode.PROTOCOL, "a session is opened once")
+            match await self._next(channel):
+                case Step() as step:
+                    async with relayed.turn:
+                        stepped = await compute(step.position, step.hidden)
+                    await channel.send(stepped)
+                case Relay() as relay:
+                    await relayed.relay(relay)
+                    await channel.send(Relayed(relay.ticket))
+                case Truncate() as truncate:
+                    async with relayed.turn:
+                        length = min(truncate.length, cache.length)
+                        await self._lane.run(partial(cache.truncate, length))
+                    await channel.send(Truncated(length))
+                case Forward() as forward:
+                    await channel.send(await relayed.forward(forward))
+                case Close():
+                    return
+                case _:
+                    raise Refusal(ErrorCode.PROTOCOL, "a session is opened once")
 
-    async def _next(self, channel: ServerChannel) -> Open | Step | Truncate | Close:
+    async def _be_fed(self, channel: ServerChannel, session: RelayedSession) -> None:
+        """Take the steps that another server hands on to ``session``, for as long as it lives."""
+        channel.raise_limit(session.payload_bytes)
+        await channel.send(Fed(MAX_CHUNK_TOKENS))
+        with session.fed():
+            while isinstance(request := await self._next(channel), Relay):
+                await session.relay(request)
+                await channel.send(Relayed(request.ticket))
+        if not isinstance(request, Close):
+            raise Refusal(ErrorCode.PROTOCOL, "a feeder relays, and nothing else")
+
+    async def _next(self, channel: ServerChannel) -> Request | Close:
         """The session's next request, unless the server is leaving."""
         with trio.CancelScope() as scope:
             self._idle.add(scope)
@@ -210,29 +272,32 @@ class BlockServer:
                 self._idle.discard(scope)
         raise _going_away()
 
-    async def _step(
-        self, request: Step, source: ModelSource, stack: BlockStack, cache: KVCache
-    ) -> Stepped:
+    async def _step(self, context: _Context, position: int, sent: WireTensor) -> Stepped:
+        source, stack, cache = context.source, context.stack, context.cache
         key = source.key
-        shape = request.hidden.shape
-        if request.position > cache.length:
+        shape = sent.shape
+        if position > cache.length:
             raise Refusal(
                 ErrorCode.BAD_POSITION,
-                f"step at position {request.position}, but the cache ends at {cache.length}",
+                f"step at position {position}, but the cache ends at {cache.length}",
             )
         if len(shape) != 3 or shape[0] != 1 or shape[1] > MAX_CHUNK_TOKENS:
             raise Refusal(ErrorCode.BAD_TENSOR, f"a step takes (1, T, D), not {shape}")
+        tokens = shape[1]
 
-        def compute() -> WireTensor:
-            hidden = from_wire(request.hidden, source.device)
-            check_hidden(hidden, (1, shape[1], key.d_model), key.dtype, "the client")
-            result = step_blocks(stack, cache, hidden, request.position)
-            check_hidden(result, (1, shape[1], key.d_model), key.dtype, "the blocks")
+        def read() -> Tensor:
+            hidden = from_wire(sent, source.device)
+            check_hidden(hidden, (1, tokens, key.d_model), key.dtype, "the client")
+            return hidden
+
+        def write(result: Tensor) -> WireTensor:
+            check_hidden(result, (1, tokens, key.d_model), key.dtype, "the blocks")
             # In the lane: trio's thread must not wait for a device.
             return to_wire(result)
 
+        work = StepWork(context.peer_id, stack, cache, position, tokens, read, write)
         try:
-            ran = await self._lane.run(compute)
+            ran = await self._batcher.run(work)
         except MismatchError as error:
             raise Refusal(ErrorCode.BAD_TENSOR, error.detail) from error
         except ContextError as error:
@@ -240,7 +305,7 @@ class BlockServer:
         except GptNodeError as error:
             raise Refusal(ErrorCode.INTERNAL, error.detail) from error
         return Stepped(
-            request.position,
+            position,
             stack.span,
             key.fingerprint,
             self._epoch,

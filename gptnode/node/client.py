@@ -12,6 +12,7 @@ from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
 from gptnode.node.map_watch import MapWatch
 from gptnode.node.swarm import HopView, PeerView, Swarm
+from gptnode.node.verify import VerifyTally
 from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
 from gptnode.text.template import ChatTemplate
 from gptnode.text.tokenizer import Tokenizer
@@ -84,6 +85,12 @@ class Client:
     def prefilled_tokens(self) -> int:
         """How far the prompt in work has gone through the blocks."""
         return self._generator.prefilled_tokens
+
+    @property
+    def verified(self) -> VerifyTally | None:
+        """How many steps of peers others have computed too; None where none are to be."""
+        verifier = self._swarm.verifier
+        return verifier.tally if verifier.on else None
 
     def answer(self, ids: Sequence[int], settings: AnswerSettings) -> Answering:
         """Answer the prompt ``ids``. One answer at a time.

@@ -1,8 +1,9 @@
 """The compute lane: the one thread of a node that runs torch, so that trio never waits for it.
 
 A single thread keeps the order of steps, keeps torch's thread pool in one place, and is where
-steps of several sessions will be joined into one batch. A piece of work ends when its device is
-done, not when Python has handed it over: what comes out of the lane is there, and its time is true.
+steps of several sessions are joined into one batch (`gptnode.node.batching`). A piece of work ends
+when its device is done, not when Python has handed it over: what comes out of the lane is there,
+and its time is true.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 import trio
@@ -34,7 +36,15 @@ class Ran(Generic[T]):
         self.compute_s = compute_s
 
 
-class _Job(Generic[T]):
+class _Job(Protocol):
+    """Something for the lane's thread to run; it keeps its errors to itself."""
+
+    def run(self, wait: Callable[[], object]) -> None:
+        """``wait`` returns when the device is done."""
+        ...
+
+
+class _Awaited(Generic[T]):
     """One piece of work on its way through the lane."""
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -63,6 +73,19 @@ class _Job(Generic[T]):
             pass  # the node has ended; nobody waits any more
 
 
+class _Unattended:
+    """Work that nobody waits for: nobody hears of its errors either."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.work = work
+
+    def run(self, wait: Callable[[], object]) -> None:
+        """In the lane's thread."""
+        with suppress(Exception):
+            self.work()
+            wait()
+
+
 class ComputeLane:
     """A thread that runs one piece of work after another.
 
@@ -82,7 +105,7 @@ class ComputeLane:
         """
         self._threads = threads
         self._wait = wait
-        self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="gptnode-compute", daemon=True)
 
     def __enter__(self) -> Self:
@@ -100,6 +123,16 @@ class ComputeLane:
         self._jobs.put(None)
         self._thread.join()
 
+    @property
+    def wait_for_device(self) -> Callable[[], object]:
+        """In the lane: returns when the device has done all that it was asked for."""
+        return self._wait
+
+    @property
+    def wanted(self) -> bool:
+        """Whether work waits for what the lane does now."""
+        return not self._jobs.empty()
+
     async def run(self, work: Callable[[], T]) -> Ran[T]:
         """Run ``work`` in the lane and return its value and times.
 
@@ -109,8 +142,8 @@ class ComputeLane:
         Raises:
             BaseException: whatever ``work`` raised.
         """
-        job = _Job(work)
-        self._jobs.put(job)  # type: ignore[arg-type]
+        job = _Awaited(work)
+        self._jobs.put(job)
         try:
             await job.finished.wait()
         except trio.Cancelled:
@@ -121,8 +154,11 @@ class ComputeLane:
         return job.ran
 
     def run_soon(self, work: Callable[[], object]) -> None:
-        """Run ``work`` after all that was asked for before; nobody waits for it or its errors."""
-        self._jobs.put(_Job(work))
+        """Run ``work`` after all that was asked for before; nobody waits for it or its errors.
+
+        May be called from any thread, the lane's own too.
+        """
+        self._jobs.put(_Unattended(work))
 
     def _work(self) -> None:
         if self._threads is not None:

@@ -24,6 +24,8 @@ class ClientConfig:
     """A client: with a map it computes over the swarm, with a folder alone all by itself.
 
     ``wait_s``: how long an answer waits where some blocks have no live peer; may be infinite.
+    ``verify``: the fraction of the peers' steps that others compute too, to compare; 0 to 1.
+    ``rings``: whether peers hand on to each other; else each of them answers this node.
     """
 
     map_path: Path | None = None
@@ -36,6 +38,8 @@ class ClientConfig:
     threads: int | None = None
     context_tokens: int | None = None
     wait_s: float = 0.0
+    verify: float = 0.0
+    rings: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ rest. A hop that fails costs its own caches, which are filled again, and never a
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
 import torch
@@ -17,9 +17,10 @@ from gptnode.model.sampler import Sampler
 from gptnode.model.shard import Embedding, Head
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
-from gptnode.node.pipeline import HopFailure, Pipeline
+from gptnode.node.pipeline import HopFailure, Pipeline, PipelineStep
 from gptnode.node.swarm import Swarm
 from gptnode.node.timing import Tally, TokenTiming
+from gptnode.node.verify import WrongAnswers
 
 __all__ = ["Generator"]
 
@@ -38,8 +39,20 @@ class Generator:
         lane: ComputeLane,
         device: torch.device,
         max_tokens: int,
+        *,
+        rings: bool = False,
     ) -> None:
-        """``max_tokens``: the longest context, for which peers are asked to reserve room."""
+        """A generator without sessions yet.
+
+        Args:
+            embedding: The model's.
+            head: The model's.
+            swarm: Has the stages.
+            lane: Where embedding and head run.
+            device: Where they are.
+            max_tokens: The longest context, for which peers are asked to reserve room.
+            rings: Whether peers may hand on to each other.
+        """
         self.max_tokens = max_tokens
         self.prefilled_tokens = 0
         self.timing: TokenTiming | None = None
@@ -48,8 +61,14 @@ class Generator:
         self._swarm = swarm
         self._lane = lane
         self._device = device
-        self._pipeline = Pipeline(replaceable=swarm.replaceable, replay_rows=swarm.replay_rows)
+        self._pipeline = Pipeline(
+            replaceable=swarm.replaceable,
+            replay_rows=swarm.replay_rows,
+            rings=rings,
+            report=swarm.say,
+        )
         self._cached: list[int] = []
+        self._ahead: tuple[int, torch.Tensor] | None = None  # a token and its embedding
 
     async def next_token(self, ids: Sequence[int], sampler: Sampler) -> int:
         """The token after ``ids`` (at least one, at most ``max_tokens``).
@@ -66,7 +85,11 @@ class Generator:
         while True:
             tally.begin()
             try:
-                token = await self._next_token(list(ids), sampler, tally)
+                async with self._swarm.verifier.checking():
+                    token = await self._next_token(list(ids), sampler, tally)
+            except WrongAnswers:
+                self._cached.clear()  # the other caches hold what came of them
+                self._pipeline.log.cut(0)
             except HopFailure as failure:
                 self._swarm.blame(failure)
             else:
@@ -107,25 +130,53 @@ class Generator:
         if keep < len(self._cached):
             del self._cached[keep:]
             await self._pipeline.truncate(keep)
-        while True:
-            start = self.prefilled_tokens = len(self._cached)
-            chunk = ids[start : start + PREFILL_CHUNK_TOKENS]
-            embedded = await self._lane.run(partial(self._embed, chunk))
-            hidden = await self._pipeline.forward(embedded.value, start)
-            self._pipeline.commit(chunk)
-            self._cached.extend(chunk)
-            tally.own(embedded.compute_s)
-            tally.chunk(len(chunk), self._pipeline.timings)
-            if len(self._cached) == len(ids):
-                break
-            if not self._swarm.complete_now:  # the map was edited, or a peer has left
-                await self._complete()
-                tally.begin()
-        self.prefilled_tokens = len(ids)
-        last = hidden[:, -1:]
-        sampled = await self._lane.run(lambda: sampler.sample(self._head(last)[0], ids))
+        last = await self._prefill(ids, tally)
+        await self._swarm.verifier.settle()
+        sampled = await self._lane.run(lambda: self._sample(last, ids, sampler))
         tally.own(sampled.compute_s)
-        return sampled.value
+        token, self._ahead = sampled.value
+        return token
+
+    async def _prefill(self, ids: list[int], tally: Tally) -> torch.Tensor:
+        """Give the pipeline all of ``ids`` that it lacks; what came out for the last: (1, 1, D)."""
+        last = torch.empty(0)
+
+        def done(step: PipelineStep) -> None:
+            nonlocal last
+            last = step.hidden[:, -1:]
+            self._cached.extend(step.ids)
+            self.prefilled_tokens = len(self._cached)
+            tally.chunk(len(step.ids), step.timings)
+
+        self.prefilled_tokens = len(self._cached)
+        while True:
+            if len(ids) - len(self._cached) <= PREFILL_CHUNK_TOKENS:
+                step = await self._step_at(ids, len(self._cached), tally)
+                await self._pipeline.forward(step)
+                done(step)
+            else:
+                await self._pipeline.prefill(self._steps(ids, tally), done)
+            if len(self._cached) == len(ids):
+                return last
+            await self._complete()  # the map was edited, or a peer has left
+            tally.begin()
+
+    async def _steps(self, ids: list[int], tally: Tally) -> AsyncGenerator[PipelineStep]:
+        """The chunks of ``ids`` that aren't cached, while the pipeline is as it should be."""
+        for start in range(len(self._cached), len(ids), PREFILL_CHUNK_TOKENS):
+            yield await self._step_at(ids, start, tally)
+            if not self._swarm.complete_now:
+                return
+
+    async def _step_at(self, ids: list[int], start: int, tally: Tally) -> PipelineStep:
+        """The chunk of ``ids`` that begins at ``start``, embedded."""
+        chunk = ids[start : start + PREFILL_CHUNK_TOKENS]
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and chunk == [ahead[0]]:
+            return PipelineStep(tuple(chunk), start, ahead[1])
+        embedded = await self._lane.run(partial(self._embed, chunk))
+        tally.own(embedded.compute_s)
+        return PipelineStep(tuple(chunk), start, embedded.value)
 
     async def _complete(self) -> bool:
         """Have a stage for all blocks, each with what the others hold; True if some were filled.
@@ -140,10 +191,19 @@ class Generator:
             self._cached.clear()  # too much was kept to keep it: the ids alone do it
             await self._pipeline.truncate(0)
             return True
-        return await self._pipeline.catch_up(self._embed_soon) > 0
+        filled = await self._pipeline.catch_up(self._embed_soon) > 0
+        await self._pipeline.join()
+        return filled
 
     async def _embed_soon(self, ids: list[int]) -> torch.Tensor:
         return (await self._lane.run(partial(self._embed, ids))).value
+
+    def _sample(
+        self, last: torch.Tensor, ids: list[int], sampler: Sampler
+    ) -> tuple[int, tuple[int, torch.Tensor]]:
+        """In the lane: a token, and its embedding: the next step needn't come here for it."""
+        token = sampler.sample(self._head(last)[0], ids)
+        return token, (token, self._embed([token]))
 
     def _embed(self, ids: list[int]) -> torch.Tensor:
         embedded: torch.Tensor = self._embedding(torch.tensor([ids], device=self._device))

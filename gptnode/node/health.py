@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,6 +24,7 @@ class TroubleKind(Enum):
     BUSY = "busy"  # it said when to come back
     DOWN = "down"  # it could not be dialled, or refused
     SLOW = "slow"  # it works, though much slower than it used to: better than none
+    WRONG = "wrong"  # its answers aren't those of others: worse than none, until a person says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class PeerHealth:
         """Remember that ``peer_id`` failed; ``was_open``: in a running session; ``slow``: alive."""
         now_s = trio.current_time()
         before = self.trouble(peer_id)
+        if before is not None and before.kind is TroubleKind.WRONG:
+            return before
         losses = (before.losses if before else 0) + was_open
         if slow:
             trouble = Trouble(TroubleKind.SLOW, cause, now_s + SLOW_S)
@@ -59,6 +63,10 @@ class PeerHealth:
             trouble = Trouble(TroubleKind.DOWN, cause, now_s + DOWN_S, losses)
         self._troubles[peer_id] = trouble
         return trouble
+
+    def distrust(self, peer_id: str, cause: GptNodeError) -> None:
+        """Never ask ``peer_id`` again, unless a person forgives it."""
+        self._troubles[peer_id] = Trouble(TroubleKind.WRONG, cause, math.inf)
 
     def trouble(self, peer_id: str) -> Trouble | None:
         """The trouble that still counts against ``peer_id``."""
@@ -82,6 +90,10 @@ class PeerHealth:
         for peer_id in self.avoid(TroubleKind.LOST, TroubleKind.DOWN):
             self.forgive(peer_id)
 
-    def forgive_all(self) -> None:
-        """Ask every peer anew: a person tries again."""
-        self._troubles.clear()
+    def forgive_all(self, *, even_wrong: bool = False) -> None:
+        """Ask every peer anew: a person tries again.
+
+        ``even_wrong``: also those whose answers were wrong, as that person asks for it.
+        """
+        spared = frozenset() if even_wrong else self.avoid(TroubleKind.WRONG)
+        self._troubles = {peer: t for peer, t in self._troubles.items() if peer in spared}

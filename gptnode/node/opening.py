@@ -44,7 +44,11 @@ class Opener:
         label: Callable[[str], str],
         addrs: Callable[[str], tuple[str, ...]],
     ) -> None:
-        """``label`` and ``addrs`` tell of a peer what people call it and where it is."""
+        """``label`` and ``addrs`` tell of a peer what people call it and where it is.
+
+        ``watch``, where it is set, makes of a session the stage that is used.
+        """
+        self.watch: Callable[[RemoteStage], Stage] | None = None
         self.own_blocks: dict[Span, BlockStack] = {}
         self._source = source
         self._lane = lane
@@ -101,6 +105,15 @@ class Opener:
                 loaded = await self._lane.run(lambda: self._source.load_blocks(span))
                 self.own_blocks[span] = loaded.value
             return LocalStage(self.own_blocks[span], max_tokens, self._lane)
+        stage = await self.open_session(span, peer_id, max_tokens)
+        return stage if self.watch is None else self.watch(stage)
+
+    async def open_session(self, span: Span, peer_id: str, max_tokens: int) -> RemoteStage:
+        """A session with ``peer_id``, which the caller closes.
+
+        Raises:
+            GptNodeError: it can't be had.
+        """
         if self._host is None:
             raise NetworkError("this node has no identity to dial peers with")
         label, addrs = self._label(peer_id), self._addrs(peer_id)
@@ -110,6 +123,10 @@ class Opener:
         return await RemoteStage.open(
             self._host, peer_id, label, span, self._source.key, max_tokens, self._nursery
         )
+
+    def close_soon(self, *stages: Stage) -> None:
+        """Close in the background: saying goodbye to a frozen peer takes a second."""
+        self._nursery.start_soon(close_all, stages)
 
 
 async def close_all(stages: Sequence[Stage]) -> None:

@@ -1,43 +1,59 @@
 """A pipeline: stages in the order of their blocks, that hold one context between them.
 
 It remembers the steps that it took. Stages may be exchanged at any time; those that are new are
-filled with the same steps, and the others stay as they are.
+filled with the same steps, and the others stay as they are. Several steps, such as the chunks of a
+prompt, are under way at once: each stage works on another one. Neighbouring stages of peers are
+joined to rings where they let themselves be joined; else each of them answers this node.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 
 import trio
 from torch import Tensor
 
 from gptnode.errors import GptNodeError, PeerTimeoutError
+from gptnode.node.flow import Worker, flow
 from gptnode.node.pace import Pace
 from gptnode.node.replay import ReplayLog
-from gptnode.node.stages import Stage
+from gptnode.node.ring import Ring, RingFailure, Round
+from gptnode.node.stages import HopFailure, RemoteStage, Stage
 from gptnode.node.timing import HopTiming
 
-__all__ = ["HopFailure", "Pipeline"]
+__all__ = ["HopFailure", "Pipeline", "PipelineStep"]
+
+STAR_S = 30.0  # after a ring broke
 
 
-class HopFailure(Exception):
-    """The hop of a peer failed with ``cause``: the route has to be made again without it."""
+@dataclass(slots=True)
+class PipelineStep:
+    """Tokens on their way through the stages.
 
-    def __init__(self, stage: Stage, cause: GptNodeError, *, slow: bool = False) -> None:
-        """``slow``: it works, but a replica will do better."""
-        super().__init__(f"blocks {stage.span} at {stage.peer_id}: {cause}")
-        self.stage = stage
-        self.cause = cause
-        self.slow = slow
+    ``hidden``: what the next stage is given, (1, T, D); what the last one gave in the end.
+    ``inputs``: what each peer's stage was given, by its first block.
+    ``timings``: where the time went, stage by stage.
+    """
+
+    ids: tuple[int, ...]
+    position: int
+    hidden: Tensor
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    timings: list[HopTiming] = field(default_factory=list)
 
 
 class Pipeline:
     """A fold over stages.
 
-    Every ``forward`` is followed by ``commit``, in one go; a step that was cancelled between the
-    two never happened, whatever it left in a cache behind the position of the next one.
+    A step counts when it went through all of them: it is then in the log and in all caches. One
+    that failed or was cancelled on its way never happened, whatever it left in a cache behind the
+    position of the next one.
     """
 
     def __init__(
@@ -46,6 +62,8 @@ class Pipeline:
         replaceable: Callable[[Stage], bool] = lambda stage: False,
         replay_rows: int = 1,
         log: ReplayLog | None = None,
+        rings: bool = False,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """No stages yet.
 
@@ -53,20 +71,21 @@ class Pipeline:
             replaceable: Whether some other peer could take over from a stage.
             replay_rows: How many steps of one token may be given again as one.
             log: The steps; by default with room for 256 MiB of activations.
+            rings: Whether stages of peers may hand on to each other.
+            report: Shows a line of trouble.
         """
         self.stages: tuple[Stage, ...] = ()
         self.log = log if log is not None else ReplayLog()
         self._replaceable = replaceable
         self._replay_rows = replay_rows
         self._filled: set[Stage] = set()
-        self._paces: dict[Stage, Pace] = {}
-        self._inputs: dict[int, Tensor] = {}
-        self._position = 0
-
-    @property
-    def timings(self) -> tuple[HopTiming, ...]:
-        """Where the time of the last ``forward`` went, stage by stage."""
-        return tuple(stage.timing for stage in self.stages)
+        self._paces: dict[Stage | Ring, Pace] = {}
+        self._legs: tuple[Stage | Ring, ...] = ()
+        self._joined = True
+        self._rings = rings
+        self._star_until_s = -math.inf
+        self._star_because: str | None = None
+        self._report = report
 
     @property
     def behind(self) -> bool:
@@ -81,27 +100,72 @@ class Pipeline:
         self.stages = tuple(stages)
         self._filled = set(stages) if not self.log else self._filled.intersection(stages)
         self._paces = {stage: self._paces.get(stage, Pace()) for stage in stages}
+        self._legs = self.stages
+        self._joined = not self._rings
+        self._star_until_s, self._star_because = -math.inf, None
         self.log.keep({stage.span.start for stage in stages if stage.peer_id is not None})
 
-    async def forward(self, hidden: Tensor, position: int) -> Tensor:
-        """Run ``hidden`` (B, T, D), whose first token is at ``position``, through all stages.
+    async def forward(self, step: PipelineStep) -> None:
+        """Run ``step`` through all stages.
 
         Raises:
             HopFailure: a peer's stage failed, or is too slow and could be replaced.
             GptNodeError: a stage of this node failed.
         """
-        inputs: dict[int, Tensor] = {}
-        for stage in self.stages:
-            if stage.peer_id is not None:
-                inputs[stage.span.start] = hidden
-            hidden = await self._step(stage, hidden, position)
-        self._inputs, self._position = inputs, position
-        return hidden
+        for leg in self._legs:
+            await (self._round(leg, step) if isinstance(leg, Ring) else self._step(leg, step))
+        self._record(step)
 
-    def commit(self, ids: Sequence[int]) -> None:
-        """The last ``forward`` was for ``ids``; all caches hold it now."""
-        self.log.record(self._position, tuple(ids), self._inputs)
-        self._inputs = {}
+    async def prefill(
+        self, steps: AsyncGenerator[PipelineStep], done: Callable[[PipelineStep], None]
+    ) -> None:
+        """Run ``steps`` through all stages, each stage at another one; ``done`` in their order.
+
+        Each step that was done counts, also when a later one fails.
+
+        Raises:
+            HopFailure, GptNodeError: as ``forward``, or whatever ``steps`` raises.
+        """
+
+        def count(step: PipelineStep) -> None:
+            self._record(step)
+            done(step)
+
+        workers: list[Worker[PipelineStep]] = []
+        for leg in self._legs:
+            if isinstance(leg, Ring):
+                workers += _workers_of(leg)
+            else:
+                workers.append(Worker(partial(self._step, leg)))
+        try:
+            await flow(steps, workers, count)
+        except RingFailure as failure:  # what was not done is the caller's to ask for again
+            self._leave_rings(str(failure))
+
+    async def join(self) -> None:
+        """Join neighbouring stages of peers to rings, if they may be and aren't.
+
+        Raises:
+            HopFailure: a peer failed meanwhile.
+        """
+        if self._joined or trio.current_time() < self._star_until_s:
+            return
+        legs: list[Stage | Ring] = []
+        for remote, run in groupby(self.stages, lambda stage: isinstance(stage, RemoteStage)):
+            stages = list(run)
+            if remote and len(stages) > 1:
+                ring = Ring([stage for stage in stages if isinstance(stage, RemoteStage)])
+                try:
+                    await ring.link()
+                except RingFailure as failure:
+                    self._leave_rings(str(failure))
+                    return
+                legs.append(ring)
+                self._paces[ring] = Pace()
+            else:
+                legs += stages
+        self._legs = tuple(legs)
+        self._joined = True
 
     async def catch_up(self, embed: Callable[[list[int]], Awaitable[Tensor]]) -> int:
         """Fill the stages that are new with the steps so far; how many tokens were given again.
@@ -151,24 +215,80 @@ class Pipeline:
         if failures:
             raise failures[0]
 
-    async def _step(self, stage: Stage, hidden: Tensor, position: int) -> Tensor:
+    def _record(self, step: PipelineStep) -> None:
+        self.log.record(step.position, step.ids, step.inputs)
+        if self._star_because is not None:  # and no hop has failed, which would tell more
+            self._report(
+                f"peers can't hand on to each other, so through this node: {self._star_because}"
+            )
+            self._star_because = None
+
+    def _leave_rings(self, reason: str) -> None:
+        """Each stage answers this node, for a while."""
+        self._legs = self.stages
+        self._joined = False
+        self._star_until_s = trio.current_time() + STAR_S
+        self._star_because = reason
+
+    async def _round(self, ring: Ring, step: PipelineStep) -> None:
+        """A ring's part of a step; one that fails is left, and its stages take the step."""
+        pace = self._paces[ring]
+        judged = len(step.ids) == 1
+        hidden = step.hidden
+        began_s = trio.current_time()
+        try:
+            with trio.move_on_after(pace.patience_s if judged else math.inf):
+                step.hidden = await ring.receive(await ring.send(hidden, step.position))
+                step.inputs[ring.stages[0].span.start] = hidden
+                step.timings += ring.timings
+                if judged:
+                    pace.note(trio.current_time() - began_s)
+                    for stage, timing in zip(ring.stages, ring.timings, strict=True):
+                        self._paces[stage].note(timing.queue_s + timing.compute_s)
+                return
+            reason = f"slow: {trio.current_time() - began_s:.1f} s for a round"
+        except RingFailure as failure:
+            reason = str(failure)
+        self._leave_rings(reason)
+        for stage in ring.stages:  # one that is too slow shows itself here
+            await self._step(stage, step)
+
+    async def _step(self, stage: Stage, step: PipelineStep) -> None:
         """One stage's part of a step, within the patience that its pace deserves."""
+        if stage.peer_id is not None:
+            step.inputs[stage.span.start] = step.hidden
         pace = self._paces[stage]
-        judged = stage.peer_id is not None and hidden.shape[1] == 1
+        judged = stage.peer_id is not None and len(step.ids) == 1
         patience_s = pace.patience_s if judged else math.inf
         if patience_s < math.inf and not self._replaceable(stage):
             patience_s = math.inf
         began_s = trio.current_time()
         with _failures_of(stage), trio.move_on_after(patience_s):
-            hidden = await stage.forward(hidden, position)
+            step.hidden = await stage.forward(step.hidden, step.position)
+            step.timings.append(stage.timing)
             if judged:
                 pace.note(trio.current_time() - began_s)
-            return hidden
+            return
         took_s = trio.current_time() - began_s
         cause = PeerTimeoutError(
             f"slow: {took_s:.1f} s for a token, usually {1000 * pace.median_s:.0f} ms"
         )
         raise HopFailure(stage, cause, slow=True)
+
+
+def _workers_of(ring: Ring) -> list[Worker[PipelineStep]]:
+    """Two workers: steps are sent while others are on their way round, one for each hop."""
+    rounds: deque[Round] = deque()
+
+    async def send(step: PipelineStep) -> None:
+        step.inputs[ring.stages[0].span.start] = step.hidden
+        rounds.append(await ring.send(step.hidden, step.position))
+
+    async def receive(step: PipelineStep) -> None:
+        step.hidden = await ring.receive(rounds.popleft())
+        step.timings += ring.timings
+
+    return [Worker(send), Worker(receive, room=len(ring.stages) - 1)]
 
 
 @contextmanager

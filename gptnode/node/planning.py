@@ -19,8 +19,10 @@ __all__ = ["Planner", "why"]
 
 AVOID = (
     tuple(TroubleKind),
-    (TroubleKind.LOST, TroubleKind.BUSY, TroubleKind.DOWN),  # a slow peer is better than none
-    (TroubleKind.BUSY, TroubleKind.DOWN),  # and one that broke off may be back at once
+    # A slow peer is better than none.
+    (TroubleKind.LOST, TroubleKind.BUSY, TroubleKind.DOWN, TroubleKind.WRONG),
+    # And one that broke off may be back at once.
+    (TroubleKind.BUSY, TroubleKind.DOWN, TroubleKind.WRONG),
 )
 REPLACEABLE_FOR_S = 1.0
 
@@ -88,12 +90,26 @@ class Planner:
             self._replaceable[peer_id, span] = now_s + REPLACEABLE_FOR_S, known
         return known
 
+    def replicas(self, span: Span) -> tuple[str, ...]:
+        """The other nodes that serve all of ``span``, preferred first, however they are.
+
+        But for those whose answers were wrong.
+        """
+        holders = self.holders()[span.start : span.stop]
+        unusable = {self._own_id, *self.health.avoid(TroubleKind.WRONG)}
+        return tuple(
+            peer
+            for peer in (holders[0] if holders else ())
+            if peer not in unusable and all(peer in block for block in holders)
+        )
+
     def busy_until_s(self, gaps: Iterable[Span]) -> float | None:
         """When to ask again, if all that ``gaps`` lack are peers that are busy now."""
         busy = self.health.avoid(TroubleKind.BUSY)
         try:
             for gap in gaps:
-                self._route(gap, self.health.avoid(TroubleKind.DOWN) - busy)
+                gone = self.health.avoid(TroubleKind.DOWN, TroubleKind.WRONG)
+                self._route(gap, gone - busy)
         except RouteError:
             return None
         waits = [t.until_s for peer in busy if (t := self.health.trouble(peer)) is not None]
@@ -103,7 +119,8 @@ class Planner:
         """What is known against the peers that serve blocks of ``gaps``."""
         holders = self.holders()
         peers = dict.fromkeys(peer for gap in gaps for block in gap for peer in holders[block])
-        return [t.cause for peer in peers if (t := self.health.trouble(peer)) is not None]
+        troubles = (self.health.trouble(peer) for peer in peers)
+        return list(dict.fromkeys(trouble.cause for trouble in troubles if trouble is not None))
 
     def _best(self, span: Span) -> tuple[Hop, ...]:
         for kinds in AVOID:

@@ -56,6 +56,7 @@ class Engine:
     swarm: Swarm
     lane: ComputeLane
     peer_id: str | None
+    host: Host | None = None
 
     @property
     def parts(self) -> tuple[Embedding | BlockStack | Head, ...]:
@@ -155,13 +156,16 @@ async def open_engine(
                 blocks_map=blocks_map,
                 host=host,
                 wait_s=config.wait_s,
+                verify=config.verify,
             )
             embedding = (await lane.run(source.load_embedding)).value
             head = (await lane.run(lambda: source.load_head(embedding))).value
-            generator = Generator(embedding, head, swarm, lane, source.device, max_tokens)
+            generator = Generator(
+                embedding, head, swarm, lane, source.device, max_tokens, rings=config.rings
+            )
             peer_id = host.peer_id if host is not None else None
             try:
-                yield Engine(source, embedding, head, generator, swarm, lane, peer_id)
+                yield Engine(source, embedding, head, generator, swarm, lane, peer_id, host)
             finally:
                 with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
                     scope.shield = True

@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import trio
 
-from gptnode.net.host import open_host
-from gptnode.net.identity import Identity, load_identity
+from gptnode.errors import PeerUnreachableError
+from gptnode.net.host import Host, PeerStream, open_host
+from gptnode.net.identity import Identity, load_identity, short_peer_id
 from gptnode.net.link import StreamSlots
 from gptnode.node.allow_list import AllowList
 from gptnode.node.block_keeper import BlockKeeper
@@ -86,6 +88,7 @@ async def serve(
                     ready(ReadyInfo(identity.peer_id, host.addrs, keeper.served()))
 
             follower = MapFollower(config.map_path, blocks_map, allow, host, keeper)
+            server.dial = partial(_dial, host, follower)
             await nursery.start(report_status, config, host, server, keeper, follower, budget)
             nursery.start_soon(keeper.run, settled)
             nursery.start_soon(follower.run)
@@ -93,6 +96,19 @@ async def serve(
                 await trio.sleep_forever()
             await leave.wait()
             await _drain(server)
+
+
+async def _dial(host: Host, follower: MapFollower, peer_id: str) -> PeerStream:
+    """A stream to a peer, where this node's own map says that it is: clients can't choose that.
+
+    Raises:
+        NetworkError: the map doesn't know it, or it can't be reached.
+    """
+    entry = follower.blocks_map.peer(peer_id)
+    if entry is None:
+        raise PeerUnreachableError(f"{short_peer_id(peer_id)} is not in this server's BlocksMap")
+    await host.connect(peer_id, entry.addrs)
+    return await host.open_stream(peer_id)
 
 
 async def _drain(server: BlockServer) -> None:

@@ -5,6 +5,7 @@ A caller can't tell a local stage from a remote one (design law 4).
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Protocol
 
@@ -14,18 +15,19 @@ from torch import Tensor
 from gptnode.errors import GptNodeError, MismatchError
 from gptnode.model.kv_cache import KVCache
 from gptnode.model.shard import BlockStack
-from gptnode.net.channel import ClientChannel
+from gptnode.net.client_channel import ClientChannel
 from gptnode.net.host import Host
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.loading import ModelKey
+from gptnode.node.step_work import rewind
 from gptnode.node.tensors import check_hidden, from_wire, to_wire
 from gptnode.node.timing import HopTiming
 from gptnode.span import Span
 from gptnode.wire.limits import chunk_bytes
-from gptnode.wire.messages import Open, Opened, Step, Truncate
+from gptnode.wire.messages import Forward, Open, Opened, Step, Truncate
 
-__all__ = ["LocalStage", "RemoteStage", "Stage", "step_blocks"]
+__all__ = ["HopFailure", "LocalStage", "RemoteStage", "Stage", "step_blocks"]
 
 OPEN_TIMEOUT_S = 10.0
 STEP_TIMEOUT_S = 300.0  # a long prompt on a slow peer; a dead one is found by heartbeats
@@ -70,6 +72,17 @@ class Stage(Protocol):
         ...
 
 
+class HopFailure(Exception):
+    """The hop of a peer failed with ``cause``: the route has to be made again without it."""
+
+    def __init__(self, stage: Stage, cause: GptNodeError, *, slow: bool = False) -> None:
+        """``slow``: it works, but a replica will do better."""
+        super().__init__(f"blocks {stage.span} at {stage.peer_id}: {cause}")
+        self.stage = stage
+        self.cause = cause
+        self.slow = slow
+
+
 def step_blocks(stack: BlockStack, cache: KVCache, hidden: Tensor, position: int) -> Tensor:
     """One step (B, T, D) -> (B, T, D) at ``position``; in the lane, for sessions here and remote.
 
@@ -77,10 +90,7 @@ def step_blocks(stack: BlockStack, cache: KVCache, hidden: Tensor, position: int
         MismatchError: there is a gap between the cache and ``position``.
         ContextError: the step ends past the cache's room.
     """
-    if position > cache.length:
-        raise MismatchError(f"step at position {position}, but the cache ends at {cache.length}")
-    if position < cache.length:
-        cache.truncate(position)
+    rewind(cache, position)
     return stack(hidden, cache)
 
 
@@ -128,17 +138,26 @@ class RemoteStage:
     """
 
     def __init__(
-        self, peer_id: str, label: str, model: ModelKey, opened: Opened, channel: ClientChannel
+        self,
+        peer_id: str,
+        label: str,
+        model: ModelKey,
+        opened: Opened,
+        channel: ClientChannel,
+        feed_key: str,
     ) -> None:
         """Use ``open``."""
         self.peer_id = peer_id
+        self.label = label
+        self.model = model
+        self.channel = channel
         self.span = opened.span
+        self.epoch = opened.epoch
         self.max_tokens = opened.max_tokens
         self.timing = HopTiming()
-        self._label = label
-        self._model = model
+        self._feed_key = feed_key
+        self._hands_on = False
         self._opened = opened
-        self._channel = channel
 
     @classmethod
     async def open(
@@ -161,9 +180,11 @@ class RemoteStage:
         # A peer that takes no bytes takes none on its other streams either: dial it anew.
         channel = ClientChannel(stream, on_stuck=lambda: host.disconnect(peer_id))
         nursery.start_soon(channel.run)
+        # Whoever knows it may feed the session with activations: nobody must guess it.
+        feed_key = secrets.token_hex(16)
         try:
             opened = await channel.request(
-                Open(model.name, model.fingerprint, span, max_tokens, model.dtype_name),
+                Open(model.name, model.fingerprint, span, max_tokens, model.dtype_name, feed_key),
                 timeout_s=OPEN_TIMEOUT_S,
             )
             if opened.fingerprint != model.fingerprint or opened.span != span:
@@ -182,34 +203,34 @@ class RemoteStage:
         channel.raise_limit(
             chunk_bytes(opened.max_chunk_tokens, model.d_model, model.activation_name)
         )
-        return cls(peer_id, label, model, opened, channel)
+        return cls(peer_id, label, model, opened, channel, feed_key)
 
     @property
     def round_trip_s(self) -> float | None:
         """The last heartbeat's round trip."""
-        return self._channel.round_trip_s
+        return self.channel.round_trip_s
 
     @property
     def lost(self) -> GptNodeError | None:
         """Why the session is gone, if it is."""
-        return self._channel.lost
+        return self.channel.lost
 
     async def forward(self, hidden: Tensor, position: int) -> Tensor:
         """See ``Stage``; refuses an answer for other weights, blocks, position or session."""
         asked_s = time.perf_counter()
         step = Step(position, to_wire(hidden))
         sent_s = time.perf_counter()
-        reply = await self._channel.request(step, timeout_s=STEP_TIMEOUT_S)
+        reply = await self.channel.request(step, timeout_s=STEP_TIMEOUT_S)
         answered_s = time.perf_counter()
         sent = (self._opened.fingerprint, self._opened.span, self._opened.epoch, position)
         if (reply.fingerprint, reply.span, reply.epoch, reply.position) != sent:
             raise MismatchError(
-                f"{self._label} answered for position {reply.position} of blocks {reply.span}, "
+                f"{self.label} answered for position {reply.position} of blocks {reply.span}, "
                 f"asked was position {position} of blocks {self.span}"
             )
         result = from_wire(reply.hidden, hidden.device)
         batch, tokens, width = hidden.shape
-        check_hidden(result, (batch, tokens, width), self._model.dtype, self._label)
+        check_hidden(result, (batch, tokens, width), self.model.dtype, self.label)
         done_s = time.perf_counter()
         self.timing = HopTiming.round_trip(
             done_s - asked_s,
@@ -219,12 +240,34 @@ class RemoteStage:
         )
         return result
 
+    async def forward_to(self, following: RemoteStage, ticket: int, *, timeout_s: float) -> str:
+        """Have the peer hand on relayed steps to ``following``; why it can't, or "".
+
+        ``ticket`` is what it calls this by, should it no longer be able to.
+
+        Raises:
+            NetworkError: the session is lost, or no answer came in time.
+        """
+        request = Forward(ticket, following.peer_id, following._feed_key)
+        self._hands_on = True
+        return (await self.channel.request(request, timeout_s=timeout_s)).refusal
+
+    async def answer_here(self, ticket: int, *, timeout_s: float) -> None:
+        """Have the peer hand on no more: what it makes of relayed steps comes to this node.
+
+        Raises:
+            NetworkError: as ``forward_to``.
+        """
+        if self._hands_on:
+            await self.channel.request(Forward(ticket, "", ""), timeout_s=timeout_s)
+            self._hands_on = False
+
     async def truncate(self, length: int) -> None:
         """See ``Stage``."""
-        reply = await self._channel.request(Truncate(length), timeout_s=STEP_TIMEOUT_S)
+        reply = await self.channel.request(Truncate(length), timeout_s=STEP_TIMEOUT_S)
         if reply.length > length:
-            raise MismatchError(f"{self._label} did not truncate its cache to {length}")
+            raise MismatchError(f"{self.label} did not truncate its cache to {length}")
 
     async def aclose(self) -> None:
         """See ``Stage``."""
-        await self._channel.aclose()
+        await self.channel.aclose()

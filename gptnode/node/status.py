@@ -41,6 +41,7 @@ async def report_status(
                 "peer_id": host.peer_id,
                 "map": str(config.map_path.resolve()),
                 **_serving(server, keeper, follower),
+                "lent": {"sessions": budget.total.sessions, "kv_bytes": budget.total.n_bytes},
                 "connected": _connected(host, follower.blocks_map, budget),
                 "pending": [
                     {"addr": one.addr, "since": _time(one.since_s)} for one in host.strangers()

@@ -42,7 +42,7 @@ class StatusFile:
     def __init__(self, identity_path: Path) -> None:
         """Nothing is written yet."""
         self._path = status_path(identity_path)
-        self._process = {"pid": os.getpid(), "started_s": psutil.Process().create_time()}
+        self._process = {"pid": os.getpid(), "started_s": _started_s(psutil.Process())}
         self._last: Status | None = None
 
     def __enter__(self) -> StatusFile:
@@ -80,7 +80,7 @@ def read_status(identity_path: Path) -> Status:
         with path.open("rb") as file:
             found = json.loads(file.read(MAX_FILE_BYTES))
         process = psutil.Process(int(found["process"]["pid"]))
-        is_same = abs(process.create_time() - found["process"]["started_s"]) < SAME_START_S
+        is_same = abs(_started_s(process) - found["process"]["started_s"]) < SAME_START_S
     except (FileNotFoundError, psutil.NoSuchProcess):
         raise none from None
     except (OSError, ValueError, TypeError, KeyError, psutil.Error) as error:
@@ -88,3 +88,10 @@ def read_status(identity_path: Path) -> Status:
     if not is_same:
         raise none
     return dict(found)
+
+
+def _started_s(process: psutil.Process) -> float:
+    """When ``process`` began, by a clock that nobody moves: on Linux seconds since the system's
+    start, to which psutil only adds where the wall clock says that this was."""
+    started_s = float(process.create_time())
+    return started_s - psutil.boot_time() if psutil.LINUX else started_s

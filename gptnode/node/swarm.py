@@ -6,7 +6,8 @@ what is missing and leaves alone what is there, and waits where nobody can help 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from random import Random
 
 import trio
 
@@ -18,11 +19,13 @@ from gptnode.node.allow_list import AllowList
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import ModelSource
 from gptnode.node.opening import Opener, close_all
+from gptnode.node.opinions import Opinions
 from gptnode.node.patience import Patience
 from gptnode.node.pipeline import HopFailure
 from gptnode.node.planning import Planner
 from gptnode.node.stages import LocalStage, Stage
 from gptnode.node.swarm_views import HopView, PeerView, Views
+from gptnode.node.verify import Verifier
 from gptnode.routing.blocks_map import BlocksMap
 from gptnode.routing.route import Hop
 from gptnode.span import Span
@@ -51,6 +54,8 @@ class Swarm:
         blocks_map: BlocksMap | None = None,
         host: Host | None = None,
         wait_s: float = 0.0,
+        verify: float = 0.0,
+        rng: Random | None = None,
     ) -> None:
         """A swarm without stages yet.
 
@@ -63,6 +68,11 @@ class Swarm:
             blocks_map: The map in force.
             host: Dials the peers.
             wait_s: How long to wait for a peer where some blocks have none; may be infinite.
+            verify: The fraction of the peers' steps that others compute too.
+            rng: Chooses those steps; by default nobody can know them before.
+
+        Raises:
+            UsageError: ``verify`` is not from 0 to 1.
         """
         own_id = host.peer_id if host is not None else None
         self.say = report
@@ -75,6 +85,18 @@ class Swarm:
         self._opener = Opener(source, lane, nursery, host, self.label, self._addrs)
         self._views = Views(self._planner, host, self.label)
         self._patience = Patience(self._planner, report, wait_s)
+        rng = rng if rng is not None else Random()
+        self.verifier = Verifier(
+            verify,
+            source.key.dtype_name,
+            Opinions(source, lane, self._planner, self._opener, rng),
+            label=self.label,
+            say=report,
+            distrust=self._distrust,
+            rng=rng,
+        )
+        if self.verifier.on:
+            self._opener.watch = self.verifier.watch
         self._stages: tuple[Stage, ...] = ()
         self._more_addrs: dict[str, tuple[str, ...]] = {}
         self._events: list[str] = []
@@ -197,7 +219,7 @@ class Swarm:
         planner.blocks_map = blocks_map
         self._allow.use_map(blocks_map)
         if fresh:
-            planner.health.forgive_all()
+            planner.health.forgive_all(even_wrong=True)
         if fresh or planner.holders() != before:
             self._edits += 1
         if edited:
@@ -265,6 +287,19 @@ class Swarm:
         told = cause.about(f"{self.label(peer_id)} (blocks {span})")
         self._planner.health.note(peer_id, told, was_open=was_open, slow=slow)
         self._events.append(told.detail)
+
+    def _distrust(self, peer_ids: Collection[str], cause: GptNodeError) -> bool:
+        """Do without ``peer_ids`` from now on, and say why; whether one of them was in use."""
+        for peer_id in peer_ids:
+            self._planner.health.distrust(peer_id, cause)
+        spoiled = [stage for stage in self._stages if stage.peer_id in peer_ids]
+        self._stages = tuple(stage for stage in self._stages if stage not in spoiled)
+        self._retire_soon(spoiled)
+        if spoiled:
+            self._events.append(cause.detail)
+        else:
+            self.say(cause.detail)
+        return bool(spoiled)
 
     def _tell(self, opened: Sequence[Stage]) -> None:
         """One line for all that happened since the last one."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gptnode.net.host import Host
 from gptnode.node.planning import Planner
 from gptnode.node.stages import RemoteStage, Stage
+from gptnode.node.watching import WatchedStage
 from gptnode.routing.route import Hop
 from gptnode.span import Span
 
@@ -110,6 +111,6 @@ class Views:
 
 def _round_trip_s(peer_id: str | None, stages: Sequence[Stage]) -> float | None:
     for stage in stages:
-        if isinstance(stage, RemoteStage) and stage.peer_id == peer_id:
+        if isinstance(stage, RemoteStage | WatchedStage) and stage.peer_id == peer_id:
             return stage.round_trip_s
     return None

@@ -67,6 +67,9 @@ class HopTiming:
 class TokenTiming:
     """What one token cost a client: ``client`` and ``hops`` together are all of ``total_s``.
 
+    But for a prompt of several chunks, on which the hops work at the same time: there the parts
+    are what each was busy with, and together more than the time that passed.
+
     ``tokens`` went through the blocks for it (a prefill: many), after ``attempts``; more than one
     means that a hop failed on the way. ``client`` is the embedding, the head and the sampler, with
     opening or rewinding a pipeline and failed attempts counted as waiting.
@@ -108,7 +111,7 @@ class Tally:
 
     def done(self, total_s: float) -> TokenTiming:
         """The token is there, ``total_s`` after it was asked for."""
-        own_s = total_s - sum(hop.total_s for hop in self._hops)
+        own_s = max(self._own_compute_s, total_s - sum(hop.total_s for hop in self._hops))
         return TokenTiming(
             total_s,
             self._tokens,

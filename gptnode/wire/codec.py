@@ -17,17 +17,26 @@ from gptnode.errors import LocalProtocolError, RemoteProtocolError
 from gptnode.span import Span
 from gptnode.wire.fields import Fields, unpack
 from gptnode.wire.messages import (
+    Arrived,
     Close,
     Closed,
     ErrorCode,
     Failure,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
     Message,
     Open,
     Opened,
     Ping,
     Pong,
+    Relay,
+    Relayed,
     Step,
     Stepped,
+    Stranded,
+    Trace,
     Truncate,
     Truncated,
     WireTensor,
@@ -46,6 +55,14 @@ _TAGS: dict[type[Message], str] = {
     Stepped: "stepped",
     Truncate: "truncate",
     Truncated: "truncated",
+    Forward: "forward",
+    Forwarding: "forwarding",
+    Feed: "feed",
+    Fed: "fed",
+    Relay: "relay",
+    Relayed: "relayed",
+    Arrived: "arrived",
+    Stranded: "stranded",
     Ping: "ping",
     Pong: "pong",
     Close: "close",
@@ -82,7 +99,7 @@ def decode(head: bytes, payload: memoryview) -> Message:
     except (LocalProtocolError, ValueError) as error:
         # The constructors check values; what is this node's fault there is the peer's here.
         raise RemoteProtocolError(f"the peer sent a bad {tag} message: {error}") from None
-    if len(payload) and not isinstance(message, Step | Stepped):
+    if len(payload) and not isinstance(message, Step | Stepped | Relay | Arrived):
         raise RemoteProtocolError(f"the peer sent {len(payload)} bytes behind a {tag} message")
     return message
 
@@ -97,14 +114,7 @@ def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
                 "span": _span_out(message.span),
                 "max_tokens": message.max_tokens,
                 "dtype": message.dtype,
-                "next_hops": [
-                    {
-                        "peer_id": hop.peer_id,
-                        "addrs": list(hop.addrs),
-                        "span": _span_out(hop.span),
-                    }
-                    for hop in message.next_hops
-                ],
+                "feed_key": message.feed_key,
             }, _EMPTY
         case Opened():
             return {
@@ -131,8 +141,31 @@ def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
             }, message.hidden.data
         case Truncate() | Truncated():
             return {"length": message.length}, _EMPTY
+        case Forward():
+            return {
+                "ticket": message.ticket,
+                "peer_id": message.peer_id,
+                "feed_key": message.feed_key,
+            }, _EMPTY
+        case Feed():
+            return {"feed_key": message.feed_key}, _EMPTY
+        case Fed():
+            return {"max_chunk_tokens": message.max_chunk_tokens}, _EMPTY
+        case Relay() | Arrived():
+            return {
+                "ticket": message.ticket,
+                "position": message.position,
+                "hidden": _tensor_out(message.hidden),
+                "trail": [_trace_out(trace) for trace in message.trail],
+            }, message.hidden.data
+        case Relayed():
+            return {"ticket": message.ticket}, _EMPTY
+        case Stranded():
+            return {"ticket": message.ticket, "reason": message.reason}, _EMPTY
         case Ping() | Pong():
             return {"nonce": message.nonce}, _EMPTY
+        case Forwarding():
+            return {"refusal": message.refusal}, _EMPTY
         case Close() | Closed():
             return {}, _EMPTY
         case Failure():
@@ -151,6 +184,15 @@ def _tensor_out(tensor: WireTensor) -> dict[str, object]:
     return {"dtype": tensor.dtype, "shape": list(tensor.shape)}
 
 
+def _trace_out(trace: Trace) -> dict[str, object]:
+    return {
+        "span": _span_out(trace.span),
+        "epoch": trace.epoch,
+        "queue_s": trace.queue_s,
+        "compute_s": trace.compute_s,
+    }
+
+
 def _read_open(fields: Fields, _: memoryview) -> Open:
     return Open(
         model=fields.text("model"),
@@ -158,7 +200,7 @@ def _read_open(fields: Fields, _: memoryview) -> Open:
         span=fields.span("span"),
         max_tokens=fields.integer("max_tokens"),
         dtype=fields.text("dtype"),
-        next_hops=fields.hops("next_hops"),
+        feed_key=fields.text("feed_key"),
     )
 
 
@@ -188,6 +230,24 @@ def _read_stepped(fields: Fields, payload: memoryview) -> Stepped:
     )
 
 
+def _read_relay(fields: Fields, payload: memoryview) -> Relay:
+    return Relay(
+        fields.integer("ticket"),
+        fields.integer("position"),
+        fields.tensor("hidden", payload),
+        fields.trail("trail"),
+    )
+
+
+def _read_arrived(fields: Fields, payload: memoryview) -> Arrived:
+    return Arrived(
+        fields.integer("ticket"),
+        fields.integer("position"),
+        fields.tensor("hidden", payload),
+        fields.trail("trail"),
+    )
+
+
 def _read_failure(fields: Fields, _: memoryview) -> Failure:
     try:
         code = ErrorCode(fields.text("code"))
@@ -204,6 +264,16 @@ _READERS: dict[str, Callable[[Fields, memoryview], Message]] = {
     "stepped": _read_stepped,
     "truncate": lambda fields, _: Truncate(fields.integer("length")),
     "truncated": lambda fields, _: Truncated(fields.integer("length")),
+    "forward": lambda fields, _: Forward(
+        fields.integer("ticket"), fields.text("peer_id"), fields.text("feed_key")
+    ),
+    "forwarding": lambda fields, _: Forwarding(fields.text("refusal")),
+    "feed": lambda fields, _: Feed(fields.text("feed_key")),
+    "fed": lambda fields, _: Fed(fields.integer("max_chunk_tokens")),
+    "relay": _read_relay,
+    "relayed": lambda fields, _: Relayed(fields.integer("ticket")),
+    "arrived": _read_arrived,
+    "stranded": lambda fields, _: Stranded(fields.integer("ticket"), fields.text("reason")),
     "ping": lambda fields, _: Ping(fields.integer("nonce")),
     "pong": lambda fields, _: Pong(fields.integer("nonce")),
     "close": lambda fields, _: Close(),

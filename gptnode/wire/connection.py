@@ -3,9 +3,10 @@
 One connection is one session. It turns messages into buffers to write (``send``) and bytes read
 into messages (``receive``), and does neither reading nor writing: it knows no socket and no clock.
 
-Requests (Open, Step, Truncate) are answered in order, Pings in order among themselves; Close makes
-the replies that are still due unwanted. A violation by the peer is a RemoteProtocolError, one by
-this node a LocalProtocolError, which sends nothing and changes nothing.
+Requests (those with a reply, see states.REPLY_OF) are answered in order, Pings in order among
+themselves; Close makes the replies that are still due unwanted. Of what comes unasked, Arrived is
+let in as often as this side said that it expects one. A violation by the peer is a
+RemoteProtocolError, one by this node a LocalProtocolError, which sends nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gptnode.errors import LocalProtocolError, RemoteProtocolError, StreamLostEr
 from gptnode.wire.codec import decode, encode, tag_of
 from gptnode.wire.frames import FrameDecoder, encode_frame
 from gptnode.wire.limits import DEFAULT_LIMITS, Limits
-from gptnode.wire.messages import Close, Message, Ping, Pong
+from gptnode.wire.messages import Arrived, Close, Message, Ping, Pong
 from gptnode.wire.states import (
     CLIENT_RECEIVES,
     CLIENT_SENDS,
@@ -213,10 +214,29 @@ class ClientConnection(_Connection):
     _sends = CLIENT_SENDS
     _receives = CLIENT_RECEIVES
 
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        """A session that hasn't begun."""
+        super().__init__(limits)
+        self._arrivals = 0
+
+    def expect_arrival(self) -> None:
+        """Let one more Arrived in: a Relay goes into a ring that ends at this session.
+
+        Raises:
+            LocalProtocolError: the session isn't open.
+        """
+        if self._state is not State.OPEN:
+            raise LocalProtocolError(f"nothing can arrive when {self._state.value}")
+        self._arrivals += 1
+
     def _account_sent(self, message: Message) -> str | None:
         return self._asked(message)
 
     def _account_received(self, message: Message) -> str | None:
+        if isinstance(message, Arrived):
+            if not self._arrivals:
+                return "nothing was sent into a ring that ends here"
+            self._arrivals -= 1
         return self._answered(message)
 
 

@@ -10,14 +10,14 @@ import msgpack
 
 from gptnode.errors import RemoteProtocolError
 from gptnode.span import Span
-from gptnode.wire.messages import MAX_NEXT_HOPS, NextHop
+from gptnode.wire.ring import MAX_TRAIL, Trace
 from gptnode.wire.tensor import WireTensor
 
 __all__ = ["MAX_ARRAY_ITEMS", "MAX_MAP_FIELDS", "MAX_TEXT_BYTES", "Fields", "unpack"]
 
 MAX_TEXT_BYTES = 16 * 1024
 MAX_MAP_FIELDS = 64
-MAX_ARRAY_ITEMS = MAX_NEXT_HOPS
+MAX_ARRAY_ITEMS = MAX_TRAIL
 
 
 def _refuse_extension(code: int, data: bytes) -> object:
@@ -125,9 +125,15 @@ class Fields:
         fields = Fields(key, self._value(key))
         return WireTensor(fields.text("dtype"), fields.integers("shape"), payload)
 
-    def hops(self, key: str) -> tuple[NextHop, ...]:
-        """An array of maps, each a hop."""
+    def trail(self, key: str) -> tuple[Trace, ...]:
+        """An array of maps, each a hop's trace."""
         hops = (Fields("hop", item) for item in self.items(key))
         return tuple(
-            NextHop(hop.text("peer_id"), hop.texts("addrs"), hop.span("span")) for hop in hops
+            Trace(
+                hop.span("span"),
+                hop.integer("epoch"),
+                hop.seconds("queue_s"),
+                hop.seconds("compute_s"),
+            )
+            for hop in hops
         )

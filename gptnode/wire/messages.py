@@ -21,35 +21,51 @@ from gptnode.wire.checks import (
     check_span,
     clean_text,
 )
+from gptnode.wire.ring import (
+    Arrived,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
+    Relay,
+    Relayed,
+    Stranded,
+    Trace,
+    check_feed_key,
+)
 from gptnode.wire.tensor import WireTensor
 
 __all__ = [
-    "MAX_NEXT_HOPS",
     "MODEL_DTYPES",
+    "Arrived",
     "Close",
     "Closed",
     "ErrorCode",
     "Failure",
+    "Fed",
+    "Feed",
+    "Forward",
+    "Forwarding",
     "Message",
-    "NextHop",
     "Open",
     "Opened",
     "Ping",
     "Pong",
+    "Relay",
+    "Relayed",
     "Reply",
     "Request",
     "Step",
     "Stepped",
+    "Stranded",
+    "Trace",
     "Truncate",
     "Truncated",
     "WireTensor",
 ]
 
-MAX_NEXT_HOPS = 64
 MODEL_DTYPES = ("bf16", "f16", "f32", "int8", "int4")
 """What a model may be computed in; hidden states of the last two travel as bf16."""
-_MAX_ADDRS = 16
-_MAX_ADDR_CHARS = 512
 _MAX_NAME_CHARS = 256
 _MAX_ID_CHARS = 128
 _MAX_FAILURE_CHARS = 300
@@ -73,31 +89,12 @@ class ErrorCode(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class NextHop:
-    """A later hop of a ring route: who computes ``span``, and where it can be dialled."""
-
-    peer_id: str
-    addrs: tuple[str, ...]
-    span: Span
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        check_name("next_hops.peer_id", self.peer_id, longest=_MAX_ID_CHARS)
-        if type(self.addrs) is not tuple or len(self.addrs) > _MAX_ADDRS:
-            raise LocalProtocolError(f"next_hops.addrs must be at most {_MAX_ADDRS} addresses")
-        for addr in self.addrs:
-            check_name("next_hops.addrs", addr, longest=_MAX_ADDR_CHARS)
-        check_span("next_hops.span", self.span)
-
-
-@dataclass(frozen=True, slots=True)
 class Open:
     """Client to server, first: take me in for a session over ``span`` of this very model.
 
     ``fingerprint`` names weights and configuration, ``max_tokens`` the longest context that the
     session will hold, ``dtype`` (one of MODEL_DTYPES) what the model is to be computed in.
-    ``next_hops`` is empty in a star; in a ring it is the rest of the route, and a server that can't
-    forward refuses with NO_SPAN.
+    Whoever presents ``feed_key`` may feed the session with a ring's Relays; nobody, if it is "".
     """
 
     model: str
@@ -105,7 +102,7 @@ class Open:
     span: Span
     max_tokens: int
     dtype: str
-    next_hops: tuple[NextHop, ...] = ()
+    feed_key: str = ""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -115,10 +112,8 @@ class Open:
         check_integer("max_tokens", self.max_tokens, least=1, most=MAX_TOKENS)
         if type(self.dtype) is not str or self.dtype not in MODEL_DTYPES:
             raise LocalProtocolError(f"dtype must be one of {', '.join(MODEL_DTYPES)}")
-        if type(self.next_hops) is not tuple or len(self.next_hops) > MAX_NEXT_HOPS:
-            raise LocalProtocolError(f"next_hops must be at most {MAX_NEXT_HOPS} hops")
-        if not all(type(hop) is NextHop for hop in self.next_hops):
-            raise LocalProtocolError("next_hops must hold hops alone")
+        if self.feed_key != "":
+            check_feed_key(self.feed_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +258,9 @@ class Failure:
         check_seconds("retry_after_s", self.retry_after_s)
 
 
-Request: TypeAlias = Open | Step | Truncate
-Reply: TypeAlias = Opened | Stepped | Truncated
-Message: TypeAlias = Request | Reply | Ping | Pong | Close | Closed | Failure
+Request: TypeAlias = Open | Step | Truncate | Forward | Feed | Relay
+Reply: TypeAlias = Opened | Stepped | Truncated | Forwarding | Fed | Relayed
+Message: TypeAlias = Request | Reply | Arrived | Stranded | Ping | Pong | Close | Closed | Failure
 
 
 def _check_tensor(field: str, value: object) -> None:

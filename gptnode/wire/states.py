@@ -3,8 +3,9 @@
 ::
 
     IDLE --Open--> OPENING --Opened--> OPEN --Close--> CLOSING --Closed--> CLOSED
-      any of the first four --Failure--> FAILED
-      any of the first four --bytes against the protocol--> BROKEN --Failure, sent--> FAILED
+    IDLE --Feed--> OPENING --Fed--> FEEDING --Close--> CLOSING --Closed--> CLOSED
+      any of those but the last --Failure--> FAILED
+      any of those but the last --bytes against the protocol--> BROKEN --Failure, sent--> FAILED
 
 Close may also come in IDLE and OPENING. A pair that isn't in a table is a violation.
 """
@@ -16,16 +17,24 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from gptnode.wire.messages import (
+    Arrived,
     Close,
     Closed,
     Failure,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
     Message,
     Open,
     Opened,
     Ping,
     Pong,
+    Relay,
+    Relayed,
     Step,
     Stepped,
+    Stranded,
     Truncate,
     Truncated,
 )
@@ -49,14 +58,15 @@ class State(enum.Enum):
     IDLE = "idle"
     OPENING = "opening"
     OPEN = "open"
+    FEEDING = "feeding"
     CLOSING = "closing"
     CLOSED = "closed"
     FAILED = "failed"
     BROKEN = "broken"
 
 
-_IDLE, _OPENING, _OPEN, _CLOSING = State.IDLE, State.OPENING, State.OPEN, State.CLOSING
-_CLOSED, _FAILED, _BROKEN = State.CLOSED, State.FAILED, State.BROKEN
+_IDLE, _OPENING, _OPEN, _FEEDING = State.IDLE, State.OPENING, State.OPEN, State.FEEDING
+_CLOSING, _CLOSED, _FAILED, _BROKEN = State.CLOSING, State.CLOSED, State.FAILED, State.BROKEN
 ENDED = frozenset({_CLOSED, _FAILED, _BROKEN})
 
 Transitions: TypeAlias = MappingProxyType[tuple[State, type[Message]], State]
@@ -64,6 +74,7 @@ Transitions: TypeAlias = MappingProxyType[tuple[State, type[Message]], State]
 SERVER_RECEIVES: Final[Transitions] = MappingProxyType(
     {
         (_IDLE, Open): _OPENING,
+        (_IDLE, Feed): _OPENING,
         (_IDLE, Close): _CLOSING,
         (_IDLE, Failure): _FAILED,
         (_OPENING, Ping): _OPENING,
@@ -71,9 +82,15 @@ SERVER_RECEIVES: Final[Transitions] = MappingProxyType(
         (_OPENING, Failure): _FAILED,
         (_OPEN, Step): _OPEN,
         (_OPEN, Truncate): _OPEN,
+        (_OPEN, Forward): _OPEN,
+        (_OPEN, Relay): _OPEN,
         (_OPEN, Ping): _OPEN,
         (_OPEN, Close): _CLOSING,
         (_OPEN, Failure): _FAILED,
+        (_FEEDING, Relay): _FEEDING,
+        (_FEEDING, Ping): _FEEDING,
+        (_FEEDING, Close): _CLOSING,
+        (_FEEDING, Failure): _FAILED,
         (_CLOSING, Failure): _FAILED,
     }
 )
@@ -83,12 +100,20 @@ CLIENT_SENDS: Final[Transitions] = MappingProxyType(
 _SERVER_SAYS = {
     (_IDLE, Failure): _FAILED,
     (_OPENING, Opened): _OPEN,
+    (_OPENING, Fed): _FEEDING,
     (_OPENING, Pong): _OPENING,
     (_OPENING, Failure): _FAILED,
     (_OPEN, Stepped): _OPEN,
     (_OPEN, Truncated): _OPEN,
+    (_OPEN, Forwarding): _OPEN,
+    (_OPEN, Relayed): _OPEN,
+    (_OPEN, Arrived): _OPEN,
+    (_OPEN, Stranded): _OPEN,
     (_OPEN, Pong): _OPEN,
     (_OPEN, Failure): _FAILED,
+    (_FEEDING, Relayed): _FEEDING,
+    (_FEEDING, Pong): _FEEDING,
+    (_FEEDING, Failure): _FAILED,
     (_CLOSING, Closed): _CLOSED,
     (_CLOSING, Failure): _FAILED,
 }
@@ -100,9 +125,23 @@ CLIENT_RECEIVES: Final[Transitions] = MappingProxyType(
         (_CLOSING, Opened): _CLOSING,
         (_CLOSING, Stepped): _CLOSING,
         (_CLOSING, Truncated): _CLOSING,
+        (_CLOSING, Forwarding): _CLOSING,
+        (_CLOSING, Fed): _CLOSING,
+        (_CLOSING, Relayed): _CLOSING,
+        (_CLOSING, Arrived): _CLOSING,
+        (_CLOSING, Stranded): _CLOSING,
         (_CLOSING, Pong): _CLOSING,
     }
 )
 
-REPLY_OF: Final = MappingProxyType({Open: Opened, Step: Stepped, Truncate: Truncated})
+REPLY_OF: Final = MappingProxyType(
+    {
+        Open: Opened,
+        Step: Stepped,
+        Truncate: Truncated,
+        Forward: Forwarding,
+        Feed: Fed,
+        Relay: Relayed,
+    }
+)
 REPLIES: Final = frozenset(REPLY_OF.values())

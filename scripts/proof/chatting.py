@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -38,9 +38,15 @@ class Chat:
     """A chat process that is up before it is asked, so that starting costs no answer time."""
 
     def __init__(
-        self, swarm: Swarm, name: str, max_tokens: int, options: tuple[str, ...] = ()
+        self,
+        swarm: Swarm,
+        name: str,
+        max_tokens: int,
+        options: tuple[str, ...] = (),
+        *,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the process of the client ``name``."""
+        """Start the process of the client ``name``; ``variables`` are added to its environment."""
         self._stderr_path = swarm.folder / f"{name}-stderr-{time.monotonic_ns()}.txt"
         with self._stderr_path.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -53,7 +59,7 @@ class Chat:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=environment(),
+                env=environment() | dict(variables or {}),
                 start_new_session=True,
             )
 

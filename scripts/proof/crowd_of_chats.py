@@ -7,7 +7,8 @@ with those of a chat that had the swarm to itself.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,27 +16,41 @@ import trio
 
 from gptnode.errors import GptNodeError
 from gptnode.model.sampler import Sampling
-from gptnode.node.answer import AnswerSettings
+from gptnode.node.answer import Answering, AnswerSettings
 from gptnode.node.client import Client
 from gptnode.node.config import ClientConfig
 from gptnode.node.runtime import open_client
 from gptnode.text.conversation import Conversation
 from proof.swarm import Swarm
 
-__all__ = ["Chats", "reference_answers", "soak_chats"]
+__all__ = ["Chats", "answer_ids", "ask", "open_chat", "reference_answers", "soak_chats"]
 
 THINGS = ("lighthouse", "river", "fox", "clock", "garden", "mountain", "letter", "bridge")
+MAX_FAILURES = 100
+EVERY_S = 60.0
+SCRIPT_WAIT_S = 30.0  # as `gptnode chat` waits for a peer where nobody sits at the keyboard
+OPENING = re.compile(r"\S+ serves blocks \S+(; \S+ serves blocks \S+)*")
 WAYS = ("Tell me a story about a", "What is a", "Why is there a", "How do I find a")
 
 
 @dataclass
 class Chats:
-    """What the chats did."""
+    """What the chats did, and the status lines that they showed, by chat."""
 
     answers: int = 0
     cancelled: int = 0
     tokens: int = 0
     failures: list[str] = field(default_factory=list)
+    lines: dict[str, list[str]] = field(default_factory=dict)
+
+    def alarms(self) -> list[str]:
+        """The lines that a chat doesn't show when all goes well: it tells its route, once."""
+        return [
+            f"{name}: {line}"
+            for name, lines in self.lines.items()
+            for number, line in enumerate(lines)
+            if number > 0 or OPENING.fullmatch(line) is None
+        ]
 
 
 def prompts_of(chat: int, count: int) -> list[str]:
@@ -47,18 +62,28 @@ def prompts_of(chat: int, count: int) -> list[str]:
 
 
 @asynccontextmanager
-async def _client(swarm: Swarm, name: str) -> AsyncIterator[Client]:
-    config = ClientConfig(map_path=swarm.map_path, identity_path=swarm.keys[name], threads=1)
-    async with open_client(config, report=lambda line: None) as client:
+async def open_chat(
+    swarm: Swarm, name: str, report: Callable[[str], None] = lambda line: None
+) -> AsyncIterator[Client]:
+    """A client of the swarm in this process; ``report`` gets its status lines."""
+    config = ClientConfig(
+        map_path=swarm.map_path, identity_path=swarm.keys[name], threads=1, wait_s=SCRIPT_WAIT_S
+    )
+    async with open_client(config, report=report) as client:
         yield client
 
 
-async def _answer(
-    client: Client, prompt: str, max_tokens: int, stop_after: int | None
-) -> list[int]:
-    """The ids of one answer in an empty chat; cancelled after ``stop_after`` tokens."""
+def ask(client: Client, prompt: str, max_tokens: int) -> Answering:
+    """A greedy answer in an empty chat, to be iterated over."""
     ids = Conversation(client.tokenizer, client.template).ask(prompt)
-    answering = client.answer(ids, AnswerSettings(Sampling(temperature=0.0), max_tokens))
+    return client.answer(ids, AnswerSettings(Sampling(temperature=0.0), max_tokens))
+
+
+async def answer_ids(
+    client: Client, prompt: str, max_tokens: int, stop_after: int | None = None
+) -> list[int]:
+    """The ids of one answer; cancelled after ``stop_after`` tokens."""
+    answering = ask(client, prompt, max_tokens)
     if stop_after is None:
         async for _ in answering:
             pass
@@ -71,15 +96,24 @@ async def _answer(
 
 
 async def reference_answers(
-    swarm: Swarm, name: str, chats: int, prompts: int, max_tokens: int
+    swarm: Swarm,
+    name: str,
+    chats: int,
+    prompts: int,
+    max_tokens: int,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[int]]:
     """All prompts, asked one after another by a chat that is alone."""
-    async with _client(swarm, name) as client:
-        return {
-            prompt: await _answer(client, prompt, max_tokens, None)
-            for chat in range(chats)
-            for prompt in prompts_of(chat, prompts)
-        }
+    asked = [prompt for chat in range(chats) for prompt in prompts_of(chat, prompts)]
+    found: dict[str, list[int]] = {}
+    said_s = trio.current_time()
+    async with open_chat(swarm, name) as client:
+        for prompt in asked:
+            found[prompt] = await answer_ids(client, prompt, max_tokens)
+            if trio.current_time() - said_s > EVERY_S:
+                said_s = trio.current_time()
+                say(f"{len(found)} of {len(asked)} answers of a chat alone")
+    return found
 
 
 async def soak_chats(
@@ -91,32 +125,36 @@ async def soak_chats(
     max_tokens: int,
     cancelled: float,
     seed: int,
-    seconds: float,
-) -> Chats:
-    """One chat for each of ``names``, asking on and on for ``seconds``."""
-    found = Chats()
-    deadline = trio.current_time() + seconds
+    over: Callable[[], bool],
+    found: Chats,
+) -> None:
+    """One chat for each of ``names``, asking on and on until ``over``; ``found`` is kept current.
+
+    Each asks once at least.
+    """
 
     async def chat(number: int, name: str) -> None:
         rng = random.Random(f"{seed}/{number}")
-        async with _client(swarm, name) as client:
-            while trio.current_time() < deadline and len(found.failures) < 100:
+        lines = found.lines.setdefault(name, [])
+        async with open_chat(swarm, name, lines.append) as client:
+            while len(found.failures) < MAX_FAILURES:
                 prompt = rng.choice(prompts_of(number, prompts))
                 due = expected[prompt]
                 stops = rng.random() < cancelled and len(due) > 2
                 stop_after = rng.randrange(1, len(due)) if stops else None
-                try:
-                    ids = await _answer(client, prompt, max_tokens, stop_after)
-                except GptNodeError as error:
-                    found.failures.append(f"{name}, {prompt!r}: {error.detail}")
-                    continue
-                found.tokens += len(ids)
                 found.answers += 1
                 found.cancelled += stops
-                if ids != (due[: len(ids)] if stops else due) or not ids:
-                    found.failures.append(f"{name}, {prompt!r}: {ids} and not {due}")
+                try:
+                    ids = await answer_ids(client, prompt, max_tokens, stop_after)
+                except GptNodeError as error:
+                    found.failures.append(f"{name}, {prompt!r}: {error.detail}")
+                else:
+                    found.tokens += len(ids)
+                    if not ids or ids != (due[: len(ids)] if stops else due):
+                        found.failures.append(f"{name}, {prompt!r}: {ids} and not {due}")
+                if over():
+                    return
 
     async with trio.open_nursery() as nursery:
         for number, name in enumerate(names):
             nursery.start_soon(chat, number, name)
-    return found

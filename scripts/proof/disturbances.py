@@ -17,7 +17,17 @@ from proof.chatting import Chat, Transcript
 from proof.report import Row
 from proof.swarm import Server, Swarm
 
-__all__ = ["PROMPTS", "Round", "freeze_one", "kill_one", "kill_two"]
+__all__ = [
+    "FOUND_WITHIN_S",
+    "PROMPTS",
+    "REBUILD_S",
+    "Round",
+    "freeze_one",
+    "kill_one",
+    "kill_two",
+    "note_gaps",
+    "tell_progress",
+]
 
 PROMPTS = (
     "Tell me a story about a lighthouse.",
@@ -133,10 +143,10 @@ def kill_one(round_: Round, count: int) -> Row:
                 victim.start()
             chat = Chat(round_.swarm, "client", round_.max_tokens)
             victim.wait_ready()
-            _progress(round_, number, count, identical)
+            tell_progress(round_, number, count, identical)
     finally:
         chat.stop()
-    _facts(row, identical, noticed, gaps_s)
+    note_gaps(row, identical, noticed, gaps_s)
     return row
 
 
@@ -176,12 +186,12 @@ def kill_two(round_: Round, count: int) -> Row:
                     victim.start()
                     victim.wait_ready()
             chat = Chat(round_.swarm, "client", round_.max_tokens)
-            _progress(round_, number, count, identical)
+            tell_progress(round_, number, count, identical)
     finally:
         chat.stop()
     row.facts["ended with the message"] = without_route
     row.facts["waited and went on"] = resumed
-    _facts(row, identical, noticed, gaps_s)
+    note_gaps(row, identical, noticed, gaps_s)
     return row
 
 
@@ -207,8 +217,8 @@ def freeze_one(round_: Round, count: int) -> Row:
         if round_.in_use([victim]):
             noticed += 1
             gaps_s.append(heard.longest_gap_s(at_s))
-        _progress(round_, number, count, identical)
-    _facts(row, identical, noticed, gaps_s)
+        tell_progress(round_, number, count, identical)
+    note_gaps(row, identical, noticed, gaps_s)
     slow = [gap for gap in gaps_s if gap > FOUND_WITHIN_S + REBUILD_S]
     row.require(
         not slow, f"{len(slow)} answers stood still for more than {FOUND_WITHIN_S + REBUILD_S:g} s"
@@ -278,7 +288,8 @@ def _judge_no_route(
     )
 
 
-def _facts(row: Row, identical: int, noticed: int, gaps_s: list[float]) -> None:
+def note_gaps(row: Row, identical: int, noticed: int, gaps_s: list[float]) -> None:
+    """The figures that such rows have in common."""
     row.facts["identical"] = identical
     row.facts["of servers in use"] = noticed
     if gaps_s:
@@ -286,6 +297,7 @@ def _facts(row: Row, identical: int, noticed: int, gaps_s: list[float]) -> None:
         row.facts["gap max s"] = max(gaps_s)
 
 
-def _progress(round_: Round, number: int, count: int, identical: int) -> None:
+def tell_progress(round_: Round, number: int, count: int, identical: int) -> None:
+    """A line after each tenth round and the last one."""
     if (number + 1) % 10 == 0 or number + 1 == count:
         round_.say(f"{number + 1} of {count}: {identical} identical")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
-from gptnode.net.channel import ClientChannel
+from gptnode.net.client_channel import ClientChannel
 from gptnode.net.host import Host, open_host
 from gptnode.net.identity import Identity
 from gptnode.node.loading import folder_paths, open_device, open_model

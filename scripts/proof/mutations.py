@@ -16,18 +16,26 @@ from gptnode.span import Span
 from gptnode.wire.codec import encode
 from gptnode.wire.frames import encode_frame
 from gptnode.wire.messages import (
+    Arrived,
     Close,
     Closed,
     ErrorCode,
     Failure,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
     Message,
-    NextHop,
     Open,
     Opened,
     Ping,
     Pong,
+    Relay,
+    Relayed,
     Step,
     Stepped,
+    Stranded,
+    Trace,
     Truncate,
     Truncated,
     WireTensor,
@@ -71,20 +79,29 @@ def _span(rng: random.Random) -> Span:
     return Span(start, start + rng.randint(1, 8))
 
 
-def _hops(rng: random.Random) -> tuple[NextHop, ...]:
-    return tuple(
-        NextHop("peer", ("/ip4/1.2.3.4/tcp/1",), _span(rng))
-        for _ in range(rng.choice((0, 0, 1, 64)))
-    )
+def _feed_key(rng: random.Random) -> str:
+    return "k" * rng.randrange(65)
+
+
+def _trail(rng: random.Random) -> tuple[Trace, ...]:
+    return (Trace(_span(rng), 7, 0.0, 0.5),) * rng.choice((0, 0, 1, 64))
 
 
 _MESSAGES: tuple[Callable[[random.Random], Message], ...] = (
-    lambda rng: Open("model", "f" * 32, _span(rng), rng.randint(1, 4096), "f32", _hops(rng)),
+    lambda rng: Open("model", "f" * 32, _span(rng), rng.randint(1, 4096), "f32", _feed_key(rng)),
     lambda rng: Opened("f" * 32, _span(rng), rng.getrandbits(48), 128, 16),
     lambda rng: Step(rng.randrange(64), _tensor(rng)),
     lambda rng: Stepped(rng.randrange(64), _span(rng), "f" * 32, 7, _tensor(rng), 0.0, 0.5),
     lambda rng: Truncate(rng.randrange(64)),
     lambda rng: Truncated(rng.randrange(64)),
+    lambda rng: Forward(rng.randint(1, 8), "peer", "k"),
+    lambda rng: Forwarding(rng.choice(("", *TEXTS))),
+    lambda rng: Feed("k" + _feed_key(rng)[1:]),
+    lambda rng: Fed(16),
+    lambda rng: Relay(rng.randint(1, 8), rng.randrange(64), _tensor(rng), _trail(rng)),
+    lambda rng: Relayed(rng.randint(1, 8)),
+    lambda rng: Arrived(rng.randint(1, 8), rng.randrange(64), _tensor(rng), _trail(rng)),
+    lambda rng: Stranded(rng.randint(1, 8), rng.choice(TEXTS)),
     lambda rng: Ping(rng.randrange(8)),
     lambda rng: Pong(rng.randrange(8)),
     lambda rng: Close(),

@@ -15,14 +15,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
 from gptnode.demo.layout import free_ports
 from gptnode.net.identity import create_identity
 
-__all__ = ["Reading", "Server", "Swarm", "environment"]
+__all__ = ["Place", "Reading", "Server", "Swarm", "environment"]
 
+ROOT = Path(__file__).resolve().parents[2]
 READY_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server runs: its address, and what its command begins with."""
+
+    host: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+
+
+HERE = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +51,17 @@ class Server:
     """One place in the swarm; its process may be started, killed and started again."""
 
     def __init__(
-        self, name: str, blocks: str, port: int, folder: Path, options: Sequence[str]
+        self,
+        name: str,
+        blocks: str,
+        port: int,
+        folder: Path,
+        options: Sequence[str],
+        *,
+        place: Place = HERE,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Makes its identity; starts nothing."""
+        """Makes its identity; starts nothing. ``variables`` are added to its environment."""
         self.name = name
         self.blocks = blocks
         self.port = port
@@ -49,12 +70,14 @@ class Server:
         self.peer_id = create_identity(self.key_path).peer_id
         self._map_path = folder / "blocksmap.json"
         self._options = tuple(options)
+        self._place = place
+        self._variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def addr(self) -> str:
         """Where it listens."""
-        return f"/ip4/127.0.0.1/tcp/{self.port}"
+        return f"/ip4/{self._place.host}/tcp/{self.port}"
 
     @property
     def pid(self) -> int:
@@ -73,6 +96,7 @@ class Server:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._place.prefix,
                     *(sys.executable, "-m", "gptnode", "serve"),
                     *("--map", str(self._map_path), "--identity", str(self.key_path)),
                     *("--listen", self.addr, "--threads", "1", "--exit-with-stdin"),
@@ -81,7 +105,7 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(),
+                env=environment() | self._variables,
                 start_new_session=True,
             )
 
@@ -156,12 +180,25 @@ class Swarm:
         clients: Sequence[str] = ("client",),
         dtype: str = "f32",
         options: Sequence[str] = (),
+        places: Mapping[str, Place] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """``servers``: name -> blocks ("0-3"), replicas in order. Nothing is started yet."""
+        """``servers``: name -> blocks ("0-3"), replicas in order. Nothing is started yet.
+
+        ``places`` are those that aren't here, ``variables`` go to all servers' environments.
+        """
         self.folder = folder
         ports = free_ports(len(servers))
         self.servers = {
-            name: Server(name, blocks, port, folder, options)
+            name: Server(
+                name,
+                blocks,
+                port,
+                folder,
+                options,
+                place=(places or {}).get(name, HERE),
+                variables=variables,
+            )
             for (name, blocks), port in zip(servers.items(), ports, strict=True)
         }
         self.keys = {name: folder / f"{name}.key" for name in clients}
@@ -174,13 +211,13 @@ class Swarm:
         """The BlocksMap that all share."""
         return self.folder / "blocksmap.json"
 
-    def write_map(self) -> None:
-        """Put the map there, whole or not at all."""
+    def document(self) -> dict[str, Any]:
+        """The map, as it is at first."""
         routes: dict[str, list[str]] = {}
         for server in self.servers.values():
             routes.setdefault(server.blocks, []).append(server.name)
         model = {"name": MODEL_NAME, "path": str(bundled_model_folder().resolve())}
-        document = {
+        return {
             "models": [{**model, "dtype": self.dtype}],
             "peers": [
                 {"name": server.name, "id": server.peer_id, "addrs": [server.addr]}
@@ -189,8 +226,11 @@ class Swarm:
             "routes": [{"blocks": blocks, "peers": peers} for blocks, peers in routes.items()],
             "clients": [{"name": name, "id": id_} for name, id_ in self.client_ids.items()],
         }
+
+    def write_map(self) -> None:
+        """Put the map there, whole or not at all."""
         beside = self.folder / "blocksmap.new"
-        beside.write_text(json.dumps(document, indent=2))
+        beside.write_text(json.dumps(self.document(), indent=2))
         beside.replace(self.map_path)
 
     def __enter__(self) -> Swarm:
@@ -218,6 +258,6 @@ class Swarm:
 
 
 def environment() -> dict[str, str]:
-    """This environment without gptnode's own variables; one thread a process."""
+    """This environment without gptnode's own variables; one thread a process, and this gptnode."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GPTNODE_")}
-    return {**kept, "OMP_NUM_THREADS": "1"}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -24,6 +24,32 @@ def test_hostile_frames_give_messages_or_protocol_errors(
     assert kinds == {"none", "RemoteProtocolError", "LocalProtocolError", "StreamLostError"}
 
 
+def test_the_state_machines_of_the_protocol_find_nothing(
+    run_script: Callable[..., dict[str, Any]],
+) -> None:
+    found = run_script("fuzz.py", "states", "--seeds", "30")
+    assert found["seeds"] == {"SessionMachine": 30, "MeddledSession": 30}
+    assert found["failures"] == []
+
+
+def test_a_state_machine_that_fails_is_told_with_its_seed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from hypothesis.stateful import RuleBasedStateMachine, rule
+    from proof import state_fuzz
+
+    class Failing(RuleBasedStateMachine):
+        @rule()
+        def fail(self) -> None:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(state_fuzz, "MACHINES", (Failing,))
+    found = state_fuzz.fuzz_states(5, 10, 5, report=quiet)
+    assert not found.passed
+    assert "hypothesis seed 5: ZeroDivisionError" in found.failures[0]
+    capfd.readouterr()
+
+
 def test_the_same_seed_is_the_same_run() -> None:
     from proof.wire_fuzz import fuzz_wire
 

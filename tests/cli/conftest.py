@@ -21,6 +21,7 @@ from gptnode.errors import GptNodeError
 from gptnode.node.answer import Answer, AnswerSettings
 from gptnode.node.client import Client
 from gptnode.node.swarm import HopView, PeerView
+from gptnode.node.verify import VerifyTally
 from gptnode.span import Span
 from gptnode.text.template import load_template
 from gptnode.text.tokenizer import Tokenizer
@@ -112,6 +113,7 @@ class ScriptedClient:
     prefilled_tokens = 0
     peer_id = None
     blocks_map = None
+    verified: VerifyTally | None = None
 
     def __init__(self, folder: Path) -> None:
         self._words = HfTokenizer.from_file(str(folder / "tokenizer.json"))

@@ -31,6 +31,7 @@ KEYS = [
     "prompt_tokens",
     "tokens",
     "context_tokens",
+    "users",
     "prefill_tokens_per_s",
     "decode_tokens_per_s",
     "ttft_s",

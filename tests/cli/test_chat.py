@@ -216,12 +216,20 @@ def invoke(*args: str) -> Result:
         (("--top-p", "0"), "'0' is not a number above 0 up to 1"),
         (("--max-tokens", "0"), "'0' is not a whole number from 1"),
         (("--stop", ""), "an empty text would end every answer at once"),
+        (("--verify", "1.5"), "1.5 is not a number from 0 to 1"),
+        (("--verify", "-0.1"), "-0.1 is not a number from 0 to 1"),
+        (("--verify", "nan"), "nan is not a number from 0 to 1"),
     ],
 )
 def test_a_value_out_of_range_is_told_with_the_range(args: tuple[str, ...], wanted: str) -> None:
     result = invoke("--prompt", "Hi", *args)
     assert result.exit_code == 2
     assert wanted in " ".join(result.output.split())
+
+
+async def test_peers_are_verified_where_there_are_peers(config: ClientConfig) -> None:
+    with pytest.raises(UsageError, match="name a BlocksMap with --map"):
+        await run_chat(config, options(prompt="Hi", verify=0.5))
 
 
 def test_a_model_is_named_with_a_map() -> None:

@@ -22,6 +22,7 @@ from gptnode.cli.render import Screen
 from gptnode.cli.session import ChatSession
 from gptnode.errors import GptNodeError, MapError, PeerUnreachableError, UsageError
 from gptnode.node.swarm import HopView, PeerView
+from gptnode.node.verify import VerifyTally
 from gptnode.span import Span
 
 if TYPE_CHECKING:
@@ -183,6 +184,23 @@ async def test_stats_before_and_after_an_answer(run: Run, ask: Ask, session: Cha
         f"{session.last_answer.prompt_tokens} tokens of prompt in 0.50 s; ended by the model\n"
         "this chat    1 answer, 6 tokens at 10.0 tokens/s, 0.50 s of prefill\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("tally", "shown"),
+    [
+        (VerifyTally(1.0, 1), "1 step compared; no peers found wrong"),
+        (
+            VerifyTally(0.5, 20, 3, 1),
+            "20 steps compared, 3 had nobody to compare with; 1 peer found wrong",
+        ),
+    ],
+)
+async def test_stats_tell_what_was_verified(
+    run: Run, client: ScriptedClient, tally: VerifyTally, shown: str
+) -> None:
+    client.verified = tally
+    assert (await run("/stats")).splitlines()[-1] == f"verified   {shown}"
 
 
 async def test_connect_dials(run: Run, client: ScriptedClient) -> None:

@@ -23,8 +23,11 @@ from gptnode.errors import (
     NetworkError,
     PeerRefusedError,
 )
+from gptnode.net import handshake
 from gptnode.net import host as host_module
 from gptnode.net.host import PROTOCOL, Host, PeerStream, open_host
+from gptnode.net.own_muxer import OwnMuxer
+from gptnode.net.yamux_muxer import YamuxMuxer
 from tests.net.hosts import (
     LOOPBACK,
     echo,
@@ -242,18 +245,56 @@ async def test_the_ninth_connection_of_a_peer_ends_its_first() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def never_read(_: PeerStream) -> None:
+    await trio.sleep_forever()
+
+
 async def test_a_peer_that_sends_past_its_window_is_cut_off(
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Canary of a trap: stock Yamux only logs it, and buffered 600 MiB on one stream."""
-    monkeypatch.setattr("gptnode.net.muxer.BUFFERED_LIMIT_BYTES", 1 << 20)
-
-    async def never_read(_: PeerStream) -> None:
-        await trio.sleep_forever()
-
     async with server_and_client(never_read) as (server, client):
         stream = await client.open_stream(server.peer_id)
         stream._muxed.send_window = 1 << 30  # a peer that ignores what it was granted
         with pytest.raises(trio.BrokenResourceError), trio.fail_after(20):
             await stream.send_all(bytes(16 << 20))
         await until(lambda: server.connected() == ())
+    assert "more than its window" in caplog.text
+
+
+async def test_a_yamux_peer_that_sends_past_its_window_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, yamux: None
+) -> None:
+    """Canary of a trap: stock Yamux only logs it, and buffered 600 MiB on one stream."""
+    monkeypatch.setattr("gptnode.net.yamux_muxer.BUFFERED_LIMIT_BYTES", 1 << 20)
+    async with server_and_client(never_read) as (server, client):
+        stream = await client.open_stream(server.peer_id)
+        stream._muxed.send_window = 1 << 30
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(20):
+            await stream.send_all(bytes(16 << 20))
+        await until(lambda: server.connected() == ())
+
+
+async def test_two_nodes_agree_on_their_own_muxer() -> None:
+    async with server_and_client() as (server, client):
+        await until(lambda: server.connected() == (client.peer_id,))
+        for host in (server, client):
+            [link] = host.links()
+            assert isinstance(link._muxer, OwnMuxer)
+
+
+async def test_a_node_that_knows_only_yamux_is_met_halfway(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old_id, new_id = new_identity(), new_identity()
+    async with open_host(new_id, listen=LOOPBACK, allow=everyone, handler=echo) as new:
+        monkeypatch.setattr(handshake, "MUXERS", ("/yamux/1.0.0",))
+        async with open_host(old_id, listen=LOOPBACK, allow=everyone, handler=echo) as old:
+            for one, other in ((old, new), (new, old)):
+                await one.connect(other.peer_id, other.addrs)
+                [link] = one.links()
+                assert isinstance(link._muxer, YamuxMuxer)
+                async with await one.open_stream(other.peer_id) as stream:
+                    data = os.urandom(300_000)
+                    assert await round_trip(stream, data) == data
+                await one.disconnect(other.peer_id)
+                await until(lambda other=other: other.connected() == ())

@@ -18,8 +18,9 @@ from gptnode.errors import (
     RemoteProtocolError,
     StreamLostError,
 )
-from gptnode.net.channel import ClientChannel, ServerChannel
+from gptnode.net.client_channel import ClientChannel
 from gptnode.net.pump import WRITE_BYTES
+from gptnode.net.server_channel import ServerChannel
 from gptnode.wire.connection import ClientConnection, ServerConnection
 from gptnode.wire.limits import Limits
 from gptnode.wire.messages import (

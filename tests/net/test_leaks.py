@@ -16,6 +16,8 @@ from tests.net.hosts import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("each_muxer")
+
 
 def tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living

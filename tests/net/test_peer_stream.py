@@ -23,6 +23,8 @@ from tests.net.hosts import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("each_muxer")
+
 
 async def test_a_mebibyte_is_echoed_in_both_directions() -> None:
     async with server_and_client() as (server, client):
@@ -241,10 +243,10 @@ async def test_a_send_waits_longer_than_five_seconds_for_a_slow_reader() -> None
     async with server_and_client(slow) as (server, client):
         stream = await client.open_stream(server.peer_id)
         started = trio.current_time()
-        await stream.send_all(bytes(1 << 20))
+        await stream.send_all(bytes(8 << 20))
         assert trio.current_time() - started > 5  # else nothing had to wait
         await stream.aclose()
-        await until(lambda: received == [1 << 20])
+        await until(lambda: received == [8 << 20])
 
 
 async def test_closing_wakes_a_task_that_receives() -> None:

@@ -129,3 +129,87 @@ async def test_closing_wakes_whoever_waits() -> None:
         connection.close_now()
         with trio.fail_after(5):
             await trio.testing.wait_all_tasks_blocked()
+
+
+class Numbers:
+    """A source of many batches, and of something urgent."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+        self.urgent = b""
+        self.taken: list[bytes] = []
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self.left or self.urgent)
+
+    def next_batch(self) -> memoryview:
+        batch = self.urgent
+        self.urgent = b""
+        if self.left:
+            self.left -= 1
+            batch += bytes([self.left % 256]) * 100_000
+        self.taken.append(batch)
+        return memoryview(batch)
+
+
+async def test_a_source_is_sent_from_at_once_and_without_a_task() -> None:
+    async with connection_and_remote() as (connection, remote):
+        source = Numbers(0)
+        connection.start_outbox(source)
+        source.urgent = b"now"
+        connection.send_soon()  # run_outbox isn't running
+        assert await remote.receive_some() == b"now"
+
+
+async def test_a_source_is_asked_only_for_what_the_line_takes() -> None:
+    """So what becomes urgent later still goes before what waits."""
+    async with connection_and_remote() as (connection, remote), trio.open_nursery() as nursery:
+        source = Numbers(400)
+        connection.start_outbox(source)
+        nursery.start_soon(connection.run_outbox)
+        connection.send_soon()
+        with trio.move_on_after(0.5):
+            await trio.sleep_forever()
+        waiting = source.left
+        assert waiting > 200  # 40 MB: the kernel's buffers are smaller
+        source.urgent = b"urgent"
+        connection.send_soon()
+        assert source.left == waiting
+        received = bytearray()
+        nursery.start_soon(connection.finish)
+        while data := await remote.receive_some(1 << 20):
+            received += data
+        assert received == b"".join(source.taken)
+        assert bytes(received).index(b"urgent") <= (400 - waiting) * 100_000
+
+
+async def test_bytes_that_were_read_before_are_received_first() -> None:
+    async with connection_and_remote() as (connection, remote):
+        await remote.send_all(b"before and after")
+        assert await connection.read(7) == b"before "
+        connection.start_outbox()
+        room = bytearray(4)
+        assert await connection.receive_into(memoryview(room)) == 4
+        assert room == b"and "
+        await remote.aclose()
+        room = bytearray(100)
+        received = b""
+        while count := await connection.receive_into(memoryview(room)):
+            received += room[:count]
+        assert received == b"after"
+
+
+async def test_closing_wakes_who_receives() -> None:
+    async with connection_and_remote() as (connection, _), trio.open_nursery() as nursery:
+        connection.start_outbox()
+        counts: list[int] = []
+
+        async def receive() -> None:
+            counts.append(await connection.receive_into(memoryview(bytearray(10))))
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        connection.close_now()
+        await trio.testing.wait_all_tasks_blocked()
+        assert counts == [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,6 +59,9 @@ class Bench:
         host: MemoryHost | None = None,
         *,
         wait_s: float = 0.0,
+        verify: float = 0.0,
+        rng: Random | None = None,
+        rings: bool = False,
     ) -> None:
         self.reports: list[str] = []
         self.swarm = Swarm(
@@ -69,6 +73,8 @@ class Bench:
             blocks_map=blocks_map,
             host=host,
             wait_s=wait_s,
+            verify=verify,
+            rng=rng,
         )  # type: ignore[arg-type]
         embedding = source.load_embedding()
         self.generator = Generator(
@@ -78,6 +84,7 @@ class Bench:
             lane,
             torch.device("cpu"),
             max_tokens=1024,
+            rings=rings,
         )
 
     async def greedy(self, ids: list[int], n: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,13 +147,16 @@ async def host(nursery: trio.Nursery) -> MemoryHost:
 
 
 @pytest.fixture
-def make_server(lane: ComputeLane, source: ModelSource) -> Callable[..., BlockServer]:
-    """Makes a block server that has loaded a span of the tiny model."""
+def make_server(
+    lane: ComputeLane, source: ModelSource, host: MemoryHost
+) -> Callable[..., BlockServer]:
+    """Makes a block server that has loaded a span of the tiny model, and reaches all others."""
 
     def make(span: Span, *, max_bytes: int = 1 << 24, max_sessions: int = 8) -> BlockServer:
         server = BlockServer(lane, KVBudget(max_bytes, max_sessions), epoch=secrets.randbits(32))
         server.models["tiny"] = ServedModel(source, (source.load_blocks(span),))
         server.loading = False
+        server.dial = host.open_stream  # type: ignore[assignment]
         return server
 
     return make
@@ -173,12 +177,12 @@ def swarm_of(
 ) -> SwarmOf:
     """Makes a generator over ``(blocks, peers)`` routes, and a server for each peer."""
 
-    def make(*routes: tuple[str, tuple[str, ...]], wait_s: float = 0.0) -> Bench:
+    def make(*routes: tuple[str, tuple[str, ...]], wait_s: float = 0.0, **options: Any) -> Bench:
         blocks_map = make_map(*routes)
         for peer in blocks_map.peers:
             spans = blocks_map.spans_of(peer.id, "tiny")
             host.servers[peer.id] = make_server(spans[0])
-        return Bench(source, lane, nursery, blocks_map, host, wait_s=wait_s)
+        return Bench(source, lane, nursery, blocks_map, host, wait_s=wait_s, **options)
 
     return make
 

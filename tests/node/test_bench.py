@@ -17,13 +17,14 @@ from gptnode.node import generator as generator_module
 from gptnode.node.allow_list import AllowList
 from gptnode.node.bench import Advance, BenchPlan, measure
 from gptnode.node.bench_report import BenchReport, MeasuredHop
+from gptnode.node.bench_users import JointStage
 from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import ClientConfig
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
-from gptnode.node.pipeline import Pipeline
 from gptnode.node.runtime import Engine, OpenedModel
+from gptnode.node.stages import LocalStage
 from gptnode.node.swarm import Swarm
 from gptnode.span import Span
 from gptnode.wire.messages import Step
@@ -57,13 +58,13 @@ def config(folder: Path) -> ClientConfig:
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """What goes through the pipelines, in chunks of CHUNK tokens."""
     taken: Steps = []
-    forward = Pipeline.forward
+    forward = LocalStage.forward
 
-    async def recorded(self: Pipeline, hidden: torch.Tensor, position: int) -> torch.Tensor:
+    async def recorded(self: LocalStage, hidden: torch.Tensor, position: int) -> torch.Tensor:
         taken.append((position, hidden.shape[1]))
         return await forward(self, hidden, position)
 
-    monkeypatch.setattr(Pipeline, "forward", recorded)
+    monkeypatch.setattr(LocalStage, "forward", recorded)
     monkeypatch.setattr(generator_module, "PREFILL_CHUNK_TOKENS", CHUNK)
     monkeypatch.setattr(bench_module, "PREFILL_CHUNK_TOKENS", CHUNK)
     return taken
@@ -238,7 +239,7 @@ def swarm_config(
         generator = Generator(
             embedding, head, swarm, lane, source.device, max_tokens=config.context_tokens
         )
-        yield Engine(source, embedding, head, generator, swarm, lane, host.peer_id)
+        yield Engine(source, embedding, head, generator, swarm, lane, host.peer_id, host)  # type: ignore[arg-type]
         await generator.forget()
 
     monkeypatch.setattr(
@@ -316,3 +317,77 @@ async def test_a_peer_that_is_lost_before_is_not_missed(
     report = await measure(swarm_config, BenchPlan(prompt_tokens=4, tokens=6), report=ignore)
     assert [hop.label for hop in report.hops] == ["anna", "cleo"]
     assert {step.attempts for run in report.runs for step in run.steps} == {1}
+
+
+# --- several users at once ------------------------------------------------------------------------
+
+
+async def test_each_user_has_a_run_of_its_own_and_all_together_are_counted(
+    config: ClientConfig,
+) -> None:
+    report = await measured(config, prompt_tokens=20, tokens=5, users=3, repeat=2)
+    assert report.users == 3
+    assert report.hops == (MeasuredHop("local", None, Span(0, 4)),)
+    assert len(report.runs) == 3 * 2
+    assert [run.prefill.tokens for run in report.runs] == [20] * 6
+    assert {len(run.steps) for run in report.runs} == {5}
+    assert len(report.together) == 2
+    kv_bytes_a_token = 2 * 4 * 16 * 4
+    assert report.kv_bytes >= 3 * 25 * kv_bytes_a_token
+    for run in report.runs[:3]:
+        assert sum(step.total_s for step in run.steps) <= report.together[0].decode_s
+        assert run.prefill.total_s <= report.together[0].prefill_s
+
+
+async def test_tokens_per_second_of_several_users_are_those_of_all(config: ClientConfig) -> None:
+    report = await measured(config, prompt_tokens=8, tokens=4, users=2)
+    (both,) = report.together
+    assert report.decode_tokens_per_s == pytest.approx(2 * 4 / both.decode_s)
+    assert report.prefill_tokens_per_s == pytest.approx(2 * 8 / both.prefill_s)
+
+
+async def test_several_users_decode_from_the_context_that_was_asked_for(
+    config: ClientConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: Steps = []
+    forward = JointStage.forward
+
+    async def recorded(self: JointStage, hidden: torch.Tensor, position: int) -> torch.Tensor:
+        taken.append((position, hidden.shape[1]))
+        return await forward(self, hidden, position)
+
+    monkeypatch.setattr(JointStage, "forward", recorded)
+    report = await measured(config, prompt_tokens=20, tokens=3, users=2, context_tokens=40)
+    assert sorted(taken[-6:]) == sorted([(40 + i, 1) for i in range(3)] * 2)
+    assert report.context_tokens == 40
+
+
+async def test_over_a_swarm_each_user_has_sessions_of_its_own(
+    swarm_config: ClientConfig, host: MemoryHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most: dict[str, int] = {}
+    serve_step = BlockServer._step
+
+    async def counted(self: BlockServer, *args: object) -> object:
+        for name in ("anna", "ben"):
+            if self is host.servers[name]:
+                most[name] = max(most.get(name, 0), self._budget.total.sessions)
+        return await serve_step(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BlockServer, "_step", counted)
+    plan = BenchPlan(prompt_tokens=20, tokens=5, users=4)
+    report = await measure(swarm_config, plan, report=ignore)
+    assert most == {"anna": 4, "ben": 4}
+    assert [hop.label for hop in report.hops] == ["anna", "ben"]
+    for step in (step for run in report.runs for step in run.steps):
+        parts_s = step.client.total_s + sum(hop.total_s for hop in step.hops)
+        assert parts_s == pytest.approx(step.total_s)
+
+
+async def test_a_peer_that_is_lost_under_several_users_spoils_the_measurement(
+    swarm_config: ClientConfig, lose_ben: Callable[[int], None]
+) -> None:
+    lose_ben(12)
+    plan = BenchPlan(prompt_tokens=4, tokens=20, users=2)
+    with pytest.raises(StreamLostError, match="measure again"):
+        await measure(swarm_config, plan, report=ignore)

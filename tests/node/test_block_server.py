@@ -12,14 +12,14 @@ import torch
 import trio
 
 from gptnode.errors import ContextError, GptNodeError, MismatchError, PeerBusyError, ProtocolError
-from gptnode.net.channel import ClientChannel
+from gptnode.net.client_channel import ClientChannel
 from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import ModelSource, folder_paths, open_model
 from gptnode.node.tensors import from_wire, to_wire
 from gptnode.span import Span
 from gptnode.wire.limits import chunk_bytes
-from gptnode.wire.messages import NextHop, Open, Opened, Step, Truncate, WireTensor
+from gptnode.wire.messages import Open, Opened, Step, Truncate, WireTensor
 
 from .conftest import MemoryHost
 
@@ -181,7 +181,6 @@ async def test_truncate_forgets_and_the_rest_still_counts(
         ({"fingerprint": "0" * 32}, MismatchError, "fingerprint"),
         ({"dtype": "bf16"}, MismatchError, "f32"),
         ({"span": Span(1, 5)}, MismatchError, "blocks 0-3"),
-        ({"next_hops": (NextHop("ben", (), Span(0, 1)),)}, MismatchError, "forward"),
         ({"max_tokens": 1 << 20}, ContextError, "MiB"),
     ],
 )
@@ -287,3 +286,31 @@ async def test_blocks_with_quantised_weights_take_and_give_bf16(
     error = await opening(host, open_for(source, dtype="bf16"))
     assert isinstance(error, MismatchError)
     assert f"computes tiny in {dtype}, not bf16" in error.detail
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
+async def test_sessions_at_once_are_each_as_if_alone(
+    dtype: str, host: MemoryHost, lane: ComputeLane, tiny_model: Path
+) -> None:
+    """Prompts and steps of eight sessions, over two spans, in whatever order they come."""
+    source = open_model("tiny", folder_paths(tiny_model), dtype, CPU)
+    server = BlockServer(lane, KVBudget(1 << 24, 8), epoch=1)
+    server.models["tiny"] = ServedModel(source, (source.load_blocks(ALL),))
+    server.loading = False
+    host.servers["anna"] = server
+    same: list[bool] = []
+
+    async def user(number: int) -> None:
+        span = Span(number % 2, 4)
+        stack = source.load_blocks(span)
+        cache = stack.new_cache(128)
+        async with session(host, "anna", open_for(source, span, dtype=dtype)) as (channel, _):
+            for tokens in (40 + number, 1, 1, 3, 50, 1, 1):
+                x = hidden(tokens, seed=100 * number + cache.length).to(source.key.dtype)
+                position = cache.length
+                same.append(torch.equal(await step(channel, position, x), stack(x, cache)))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(user, number)
+    assert same == [True] * (8 * 7)

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from gptnode.errors import GptNodeError, PeerBusyError, StreamLostError
-from gptnode.net.channel import ClientChannel
+from gptnode.net.client_channel import ClientChannel
 from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import ModelSource

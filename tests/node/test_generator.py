@@ -10,7 +10,6 @@ from gptnode.errors import MismatchError, ModelFileError, PeerUnreachableError, 
 from gptnode.node.budget import Lent
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import ModelSource
-from gptnode.node.pipeline import Pipeline
 from gptnode.node.stages import RemoteStage
 from gptnode.span import Span
 
@@ -181,13 +180,13 @@ async def test_later_turns_prefill_in_chunks_and_only_what_is_new(
 ) -> None:
     split = swarm_of(("0-3", ("anna",)))
     steps: list[tuple[int, int]] = []
-    forward = Pipeline.forward
+    forward = RemoteStage.forward
 
-    async def counted(self: Pipeline, hidden: torch.Tensor, position: int) -> torch.Tensor:
+    async def counted(self: RemoteStage, hidden: torch.Tensor, position: int) -> torch.Tensor:
         steps.append((position, hidden.shape[1]))
         return await forward(self, hidden, position)
 
-    monkeypatch.setattr(Pipeline, "forward", counted)
+    monkeypatch.setattr(RemoteStage, "forward", counted)
     ids = await split.greedy(PROMPT, 2)
     steps.clear()
     await split.greedy([*ids, *range(3, 43)], 1)
@@ -243,3 +242,66 @@ async def test_a_tokens_time_tells_that_a_peer_was_lost_on_the_way(
     assert (timing.attempts, timing.tokens) == (2, 1)
     parts_s = timing.client.total_s + sum(hop.total_s for hop in timing.hops)
     assert parts_s == pytest.approx(timing.total_s)
+
+
+def _long_prompt(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A prompt of seven chunks."""
+    monkeypatch.setattr("gptnode.node.generator.PREFILL_CHUNK_TOKENS", 8)
+    return [(7 * i) % 60 + 2 for i in range(50)]
+
+
+async def test_peers_work_on_different_chunks_of_a_prompt_at_the_same_time(
+    halves: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = _long_prompt(monkeypatch)
+    forward = RemoteStage.forward
+    under_way: set[tuple[int, int]] = set()
+    seen: list[set[tuple[int, int]]] = []
+
+    async def watched(stage: RemoteStage, hidden: torch.Tensor, position: int) -> torch.Tensor:
+        under_way.add((stage.span.start, position))
+        seen.append(set(under_way))
+        try:
+            return await forward(stage, hidden, position)
+        finally:
+            under_way.remove((stage.span.start, position))
+
+    monkeypatch.setattr(RemoteStage, "forward", watched)
+    await halves.greedy(prompt, 1)
+    assert {(2, 0), (0, 8)} in seen
+    assert max(map(len, seen)) == 2
+    for stage in (0, 2):
+        positions = [position for now in seen for start, position in now if start == stage]
+        assert sorted(set(positions)) == [*range(0, 50, 8)]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 6])
+async def test_a_replica_takes_over_in_the_middle_of_a_prompt(
+    with_replica: Bench,
+    whole: Bench,
+    host: MemoryHost,
+    monkeypatch: pytest.MonkeyPatch,
+    chunk: int,
+) -> None:
+    prompt = _long_prompt(monkeypatch)
+    forward = RemoteStage.forward
+
+    async def breaks(stage: RemoteStage, hidden: torch.Tensor, position: int) -> torch.Tensor:
+        if stage.peer_id == "ben" and position == 8 * chunk:
+            host.kill("ben")
+        return await forward(stage, hidden, position)
+
+    monkeypatch.setattr(RemoteStage, "forward", breaks)
+    assert await with_replica.greedy(prompt, 6) == await whole.greedy(prompt, 6)
+    assert with_replica.swarm.hops()[1].label == "cleo"
+
+
+async def test_the_parts_of_a_prompt_in_chunks_are_what_each_was_busy_with(
+    halves: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await halves.greedy(_long_prompt(monkeypatch), 1)
+    timing = halves.generator.timing
+    assert timing is not None
+    assert timing.tokens == 50
+    assert all(0 < hop.total_s <= timing.total_s for hop in timing.hops)
+    assert 0 < timing.client.compute_s <= timing.client.total_s <= timing.total_s

@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from gptnode.errors import (
+    MismatchError,
     PeerBusyError,
     PeerTimeoutError,
     PeerUnreachableError,
@@ -84,3 +85,17 @@ async def test_asking_again_forgives_who_was_gone_and_nobody_else(
     health.note("dora", PeerTimeoutError("slow"), was_open=True, slow=True)
     health.ask_again()
     assert health.avoid(*TroubleKind) == {"cleo", "dora"}
+
+
+async def test_a_peer_that_was_wrong_is_not_forgiven_by_time_or_by_need(
+    autojump_clock: MockClock,
+) -> None:
+    health = PeerHealth()
+    health.distrust("anna", MismatchError("wrong answers"))
+    health.note("anna", StreamLostError("eof"), was_open=True)
+    await trio.sleep(80_000)
+    health.ask_again()
+    health.forgive_all()
+    assert health.avoid(TroubleKind.WRONG) == {"anna"}
+    health.forgive_all(even_wrong=True)
+    assert health.trouble("anna") is None

@@ -6,7 +6,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gptnode.errors import PeerBusyError, PeerUnreachableError, RouteError, StreamLostError
+from gptnode.errors import (
+    MismatchError,
+    PeerBusyError,
+    PeerUnreachableError,
+    RouteError,
+    StreamLostError,
+)
 from gptnode.node.planning import REPLACEABLE_FOR_S, Planner
 from gptnode.routing.route import Hop
 from gptnode.span import Span
@@ -101,3 +107,26 @@ async def test_the_wish_is_the_route_of_the_map_whoever_is_down(planner: Planner
 
 async def test_without_a_map_all_blocks_are_here() -> None:
     assert Planner("tiny", 4, None).whole() == (Hop((), Span(0, 4)),)
+
+
+async def test_a_peer_that_was_wrong_is_worse_than_none(planner: Planner) -> None:
+    planner.health.distrust("ben", MismatchError("wrong answers"))
+    planner.health.note("cleo", PeerBusyError("full", retry_after_s=9), was_open=False)
+    with pytest.raises(RouteError, match="blocks 2-3"):
+        planner.whole()
+    assert planner.busy_until_s([Span(2, 4)]) == pytest.approx(trio.current_time() + 9, abs=1)
+
+
+async def test_replicas_serve_all_of_a_span_and_are_believed() -> None:
+    planner = planner_of(("0-1", ("anna", "dora", "client")), ("2-3", ("anna", "ben", "dora")))
+    assert planner.replicas(Span(0, 4)) == ("anna", "dora")
+    assert planner.replicas(Span(2, 3)) == ("anna", "ben", "dora")
+    planner.health.note("anna", GONE, was_open=False)
+    planner.health.distrust("dora", MismatchError("wrong answers"))
+    assert planner.replicas(Span(0, 4)) == ("anna",)
+
+
+async def test_a_cause_that_two_peers_share_is_told_once(planner: Planner) -> None:
+    for peer in ("ben", "cleo"):
+        planner.health.distrust(peer, GONE)
+    assert planner.causes([Span(2, 4)]) == [GONE]

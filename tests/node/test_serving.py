@@ -14,7 +14,7 @@ import structlog.testing
 import trio
 
 from gptnode.errors import MapError, NetworkError, PeerRefusedError, StreamLostError
-from gptnode.net.channel import ClientChannel
+from gptnode.net.client_channel import ClientChannel
 from gptnode.net.host import Host, open_host
 from gptnode.net.identity import Identity, create_identity, load_identity
 from gptnode.node.config import ServeConfig
@@ -285,6 +285,7 @@ async def test_the_status_names_who_is_here_and_who_was_turned_away(
         "client",
     )
     assert connected["kv_bytes"] > 0
+    assert status["lent"] == {"sessions": 1, "kv_bytes": connected["kv_bytes"]}
     (refused,) = status["refused"]
     assert (refused["id"], refused["count"]) == (place.ids["phone"].peer_id, 2)
     assert refused["last"].endswith("Z")

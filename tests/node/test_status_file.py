@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gptnode.errors import UsageError
@@ -62,6 +63,21 @@ def test_a_process_that_has_its_number_now_is_another(identity: Path) -> None:
         with pytest.raises(UsageError, match="no server"):
             read_status(identity)
     assert status_path(identity).exists()  # it may be that other one's
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="elsewhere the start of a process is remembered")
+def test_a_clock_that_was_moved_makes_no_other_process_of_it(
+    identity: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from psutil import _pslinux
+
+    booted_s = psutil.boot_time()
+    with StatusFile(identity) as file:
+        file.write({"state": "serving"})
+        for moved_s in (-3600.0, 3600.0):
+            monkeypatch.setattr(_pslinux, "boot_time", lambda moved_s=moved_s: booted_s + moved_s)
+            assert psutil.boot_time() == booted_s + moved_s
+            assert read_status(identity)["state"] == "serving"
 
 
 @pytest.mark.parametrize(

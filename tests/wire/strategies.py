@@ -10,17 +10,25 @@ from gptnode.span import Span
 from gptnode.wire.checks import MAX_INTEGER, MAX_TOKENS
 from gptnode.wire.messages import (
     MODEL_DTYPES,
+    Arrived,
     Close,
     Closed,
     ErrorCode,
     Failure,
-    NextHop,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
     Open,
     Opened,
     Ping,
     Pong,
+    Relay,
+    Relayed,
     Step,
     Stepped,
+    Stranded,
+    Trace,
     Truncate,
     Truncated,
     WireTensor,
@@ -49,22 +57,35 @@ def tensors(draw: st.DrawFn) -> WireTensor:
     return WireTensor(dtype, shape, draw(st.binary(min_size=size_bytes, max_size=size_bytes)))
 
 
-hops = st.builds(NextHop, names, st.lists(names, max_size=3).map(tuple), spans)
-opens = st.builds(
-    Open, names, names, spans, some_tokens, model_dtypes, st.lists(hops, max_size=3).map(tuple)
-)
+opens = st.builds(Open, names, names, spans, some_tokens, model_dtypes, st.just("") | names)
 openeds = st.builds(Opened, names, spans, integers, some_tokens, some_tokens)
 steps = st.builds(Step, tokens, tensors())
 steppeds = st.builds(Stepped, tokens, spans, names, integers, tensors(), seconds, seconds)
 failures = st.builds(Failure, st.sampled_from(ErrorCode), st.text(max_size=400), seconds)
 
+tickets = st.integers(1, MAX_INTEGER)
+trails = st.lists(st.builds(Trace, spans, integers, seconds, seconds), max_size=3).map(tuple)
+
 client_messages = st.one_of(
-    opens, steps, st.builds(Truncate, tokens), st.builds(Ping, integers), st.just(Close()), failures
+    opens,
+    steps,
+    st.builds(Truncate, tokens),
+    st.builds(Forward, tickets, names, names),
+    st.builds(Feed, names),
+    st.builds(Relay, tickets, tokens, tensors(), trails),
+    st.builds(Ping, integers),
+    st.just(Close()),
+    failures,
 )
 server_messages = st.one_of(
     openeds,
     steppeds,
     st.builds(Truncated, tokens),
+    st.builds(Forwarding, st.text(max_size=400)),
+    st.builds(Fed, some_tokens),
+    st.builds(Relayed, tickets),
+    st.builds(Arrived, tickets, tokens, tensors(), trails),
+    st.builds(Stranded, tickets, st.text(max_size=400)),
     st.builds(Pong, integers),
     st.just(Closed()),
     failures,

@@ -17,12 +17,13 @@ from gptnode.wire.messages import (
     Open,
     Opened,
     Ping,
+    Relay,
     Step,
     Stepped,
     Truncate,
     WireTensor,
 )
-from tests.wire.pair import OPEN, OPENED, SPAN, step, stepped
+from tests.wire.pair import OPEN, OPENED, SPAN, step, stepped, tensor
 from tests.wire.strategies import messages
 
 NOTHING = memoryview(b"")
@@ -183,17 +184,17 @@ def test_a_bad_stepped_is_refused(changes: dict[str, Any]) -> None:
     [
         {},
         ["hop"],
-        [{"peer_id": "a", "addrs": "x", "span": [0, 1]}],
-        [{"peer_id": "a", "addrs": [1], "span": [0, 1]}],
-        [{"peer_id": "a", "addrs": [], "span": [1, 0]}],
-        [{"addrs": [], "span": [0, 1]}],
-        [{"peer_id": "a", "addrs": [], "span": [0, 1]}] * 65,
+        [{"span": [1, 0], "epoch": 1, "queue_s": 0.0, "compute_s": 0.0}],
+        [{"span": [0, 1], "epoch": "1", "queue_s": 0.0, "compute_s": 0.0}],
+        [{"span": [0, 1], "epoch": 1, "queue_s": -1.0, "compute_s": 0.0}],
+        [{"span": [0, 1], "epoch": 1, "queue_s": 0.0}],
+        [{"span": [0, 1], "epoch": 1, "queue_s": 0.0, "compute_s": 0.0}] * 65,
     ],
 )
 def test_bad_hops_are_refused(hops: Any) -> None:
-    fields, _ = fields_of(OPEN)
+    fields, payload = fields_of(Relay(1, 0, tensor(), ()))
     with pytest.raises(RemoteProtocolError):
-        decode_fields({**fields, "next_hops": hops})
+        decode_fields({**fields, "trail": hops}, payload)
 
 
 @pytest.mark.parametrize(

@@ -14,18 +14,26 @@ from gptnode.wire.connection import ClientConnection, ServerConnection
 from gptnode.wire.frames import encode_frame
 from gptnode.wire.limits import DEFAULT_LIMITS, Limits
 from gptnode.wire.messages import (
+    Arrived,
     Close,
     Closed,
     ErrorCode,
     Failure,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
     Message,
-    NextHop,
     Open,
     Opened,
     Ping,
     Pong,
+    Relay,
+    Relayed,
     Step,
     Stepped,
+    Stranded,
+    Trace,
     Truncate,
     Truncated,
 )
@@ -33,6 +41,7 @@ from gptnode.wire.states import (
     CLIENT_RECEIVES,
     CLIENT_SENDS,
     ENDED,
+    REPLIES,
     SERVER_RECEIVES,
     SERVER_SENDS,
     State,
@@ -46,6 +55,7 @@ from tests.wire.pair import (
     opened_pair,
     step,
     stepped,
+    tensor,
 )
 from tests.wire.strategies import messages
 
@@ -64,8 +74,23 @@ SAMPLES: dict[type[Message], Message] = {
         Close(),
         Closed(),
         FAILURE,
+        Forward(1, "ben", "k"),
+        Forwarding(),
+        Feed("k"),
+        Fed(16),
+        Relay(1, 0, tensor()),
+        Relayed(1),
+        Arrived(1, 0, tensor(), ()),
+        Stranded(1, "why"),
     )
 }
+DUE: dict[type[Message], Message] = {
+    Stepped: step(),
+    Truncated: Truncate(3),
+    Forwarding: Forward(1, "ben", "k"),
+    Relayed: Relay(1, 0, tensor()),
+}
+"""What has to be asked before such a reply may come."""
 
 
 def bytes_of(*said: Message) -> bytes:
@@ -73,13 +98,19 @@ def bytes_of(*said: Message) -> bytes:
     return b"".join(b"".join(encode_frame(*encode(message))) for message in said)
 
 
-def pair_in(state: State) -> ConnectionPair:
+def pair_in(state: State, *, feeds: bool = False) -> ConnectionPair:
     """A pair whose sides both are in ``state``, nothing due but what the state implies."""
+    pair = ConnectionPair()
     if state is State.IDLE:
-        return ConnectionPair()
+        return pair
     if state is State.OPENING:
-        pair = ConnectionPair()
-        pair.client_says(OPEN)
+        pair.client_says(Feed("k") if feeds else OPEN)
+        return pair
+    if state is State.FEEDING:
+        pair.client_says(Feed("k"))
+        pair.server.raise_limit(LIMIT_BYTES)
+        pair.server_says(Fed(16))
+        pair.client.raise_limit(LIMIT_BYTES)
         return pair
     pair = opened_pair()
     if state in (State.CLOSING, State.CLOSED):
@@ -93,6 +124,18 @@ def pair_in(state: State) -> ConnectionPair:
             with pytest.raises(RemoteProtocolError):
                 list(side.receive(bytes(8)))
     assert pair.client.state is pair.server.state is state
+    return pair
+
+
+def pair_with_due(state: State, kind: type[Message]) -> ConnectionPair:
+    """A pair in ``state``; a message of ``kind``, if it answers, is due there."""
+    pair = pair_in(state, feeds=kind is Fed)
+    if state is State.OPEN or (state is State.FEEDING and kind is Relayed):
+        pair.client_says(*([DUE[kind]] if kind in DUE else []))
+    if kind is Arrived and state is State.OPEN:
+        pair.client.expect_arrival()
+    if kind is Pong and state in (State.OPENING, State.OPEN, State.FEEDING):
+        pair.client_says(Ping(1))
     return pair
 
 
@@ -121,12 +164,7 @@ def test_what_may_be_sent_when_is_just_what_the_tables_say(
     state: State, kind: type[Message]
 ) -> None:
     for side, table in (("client", CLIENT_SENDS), ("server", SERVER_SENDS)):
-        pair = pair_in(state)
-        if state is State.OPEN:
-            # Let something be due, so that answers are right as well.
-            pair.client_says(*{Stepped: [step()], Truncated: [Truncate(3)]}.get(kind, []))
-        if kind is Pong and state in (State.OPENING, State.OPEN):
-            pair.client_says(Ping(1))
+        pair = pair_with_due(state, kind)
         connection = getattr(pair, side)
         assert connection.can_send(kind) == ((state, kind) in table)
         before = (connection.state, connection.in_flight, connection.pings_in_flight)
@@ -145,14 +183,10 @@ def test_what_may_be_received_when_is_just_what_the_tables_say(
     state: State, kind: type[Message]
 ) -> None:
     for side, table in (("client", CLIENT_RECEIVES), ("server", SERVER_RECEIVES)):
-        pair = pair_in(state)
-        if state is State.OPEN:
-            pair.client_says(*{Stepped: [step()], Truncated: [Truncate(3)]}.get(kind, []))
-        if kind is Pong and state in (State.OPENING, State.OPEN):
-            pair.client_says(Ping(1))
+        pair = pair_with_due(state, kind)
         connection = getattr(pair, side)
         allowed = (state, kind) in table
-        if state is State.CLOSING and kind in (Opened, Stepped, Truncated, Pong):
+        if state is State.CLOSING and kind in {*REPLIES, Arrived, Pong}:
             allowed = False  # allowed by the table, but none is due here
         if allowed:
             assert list(connection.receive(bytes_of(SAMPLES[kind]))) == [SAMPLES[kind]]
@@ -179,7 +213,7 @@ def test_what_follows_the_end_in_the_same_read_is_not_looked_at() -> None:
     assert pair.client.state is State.FAILED
 
 
-@pytest.mark.parametrize("state", [State.IDLE, State.OPENING, State.OPEN])
+@pytest.mark.parametrize("state", [State.IDLE, State.OPENING, State.OPEN, State.FEEDING])
 def test_eof_before_the_end_is_a_loss_for_both(state: State) -> None:
     pair = pair_in(state)
     for side in (pair.client, pair.server):
@@ -276,16 +310,81 @@ def test_a_tensor_above_the_raised_limit_is_refused_on_both_sides() -> None:
 
 
 def test_a_head_above_the_limit_is_refused_on_both_sides() -> None:
-    hop = NextHop("peer", ("a" * 500,) * 3, SPAN)
-    long = Open(
-        OPEN.model, OPEN.fingerprint, SPAN, max_tokens=1, dtype="f32", next_hops=(hop,) * 64
-    )
-    pair = ConnectionPair()
+    pair = ConnectionPair(Limits(max_head_bytes=40))
     with pytest.raises(LocalProtocolError, match="too large to be sent"):
-        pair.client.send(long)
+        pair.client.send(OPEN)
     assert pair.client.state is State.IDLE
-    with pytest.raises(RemoteProtocolError, match="65536 are let in"):
-        list(pair.server.receive(bytes_of(long)))
+    with pytest.raises(RemoteProtocolError, match="40 are let in"):
+        list(pair.server.receive(bytes_of(OPEN)))
+
+
+def relay(ticket: int = 1) -> Relay:
+    return Relay(ticket, 0, tensor())
+
+
+def arrived(ticket: int = 1) -> Arrived:
+    return Arrived(ticket, 0, tensor(), (Trace(SPAN, 7, 0.0, 0.5),))
+
+
+def test_a_ring_step_is_acknowledged_here_and_arrives_there() -> None:
+    first, last = opened_pair(), opened_pair()
+    assert first.client_says(Forward(1, "ben", "k"), relay()) == [Forward(1, "ben", "k"), relay()]
+    last.client.expect_arrival()
+    assert first.server_says(Forwarding(), Relayed(1)) == [Forwarding(), Relayed(1)]
+    assert last.server_says(arrived()) == [arrived()]
+    assert first.client.in_flight == last.client.in_flight == 0
+
+
+def test_what_arrives_does_not_disturb_the_order_of_replies() -> None:
+    pair = opened_pair()
+    pair.client.expect_arrival()
+    pair.client_says(step(), Truncate(1))
+    assert pair.server_says(arrived(), stepped(), Truncated(1)) == [
+        arrived(),
+        stepped(),
+        Truncated(1),
+    ]
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3])
+def test_more_arrivals_than_were_expected_are_a_violation(expected: int) -> None:
+    pair = opened_pair()
+    for _ in range(expected):
+        pair.client.expect_arrival()
+    for _ in range(expected):
+        assert pair.server_says(arrived())
+    with pytest.raises(RemoteProtocolError, match="ring"):
+        pair.server_says(arrived())
+
+
+def test_nothing_is_expected_of_a_session_that_is_not_open() -> None:
+    with pytest.raises(LocalProtocolError, match="idle"):
+        ClientConnection().expect_arrival()
+
+
+def test_a_feeder_may_relay_and_nothing_else() -> None:
+    pair = ConnectionPair()
+    pair.client_says(Feed("k"))
+    pair.server.raise_limit(LIMIT_BYTES)
+    pair.server_says(Fed(16))
+    pair.client.raise_limit(LIMIT_BYTES)
+    assert pair.client_says(relay(), Ping(3)) == [relay(), Ping(3)]
+    assert pair.server_says(Relayed(1), Pong(3)) == [Relayed(1), Pong(3)]
+    for message in (step(), Truncate(0), Forward(1, "ben", "k"), Feed("k"), OPEN):
+        with pytest.raises(LocalProtocolError, match="feeding"):
+            pair.client.send(message)
+    for reply in (stepped(), arrived(), Stranded(1, "why"), OPENED):
+        with pytest.raises(LocalProtocolError, match="feeding"):
+            pair.server.send(reply)
+    assert pair.client_says(Close()) == [Close()]
+    assert pair.server_says(Closed()) == [Closed()]
+
+
+def test_a_feeder_gets_no_tensor_in_before_it_is_fed() -> None:
+    server = ServerConnection()
+    list(server.receive(bytes_of(Feed("k"))))
+    with pytest.raises(RemoteProtocolError, match="0 are let in"):
+        list(server.receive(bytes_of(relay())))
 
 
 def test_no_tensor_reaches_the_server_before_open() -> None:

@@ -11,15 +11,23 @@ from gptnode.errors import LocalProtocolError
 from gptnode.span import Span
 from gptnode.wire.checks import MAX_BLOCKS, MAX_INTEGER, MAX_TOKENS, clean_text
 from gptnode.wire.messages import (
+    Arrived,
     ErrorCode,
     Failure,
-    NextHop,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
     Open,
     Opened,
     Ping,
     Pong,
+    Relay,
+    Relayed,
     Step,
     Stepped,
+    Stranded,
+    Trace,
     Truncate,
     Truncated,
     WireTensor,
@@ -28,6 +36,7 @@ from gptnode.wire.tensor import MAX_TENSOR_BYTES
 
 SPAN = Span(0, 4)
 TENSOR = WireTensor("f32", (1, 1, 2), bytes(8))
+TRACE = Trace(SPAN, 1, 0.0, 0.5)
 GOOD: dict[type, dict[str, Any]] = {
     Open: {
         "model": "tiny",
@@ -35,7 +44,7 @@ GOOD: dict[type, dict[str, Any]] = {
         "span": SPAN,
         "max_tokens": 9,
         "dtype": "f32",
-        "next_hops": (NextHop("peer", ("/ip4/10.0.0.1/tcp/1",), SPAN),),
+        "feed_key": "k",
     },
     Opened: {
         "fingerprint": "f",
@@ -59,10 +68,17 @@ GOOD: dict[type, dict[str, Any]] = {
     Ping: {"nonce": 0},
     Pong: {"nonce": 0},
     Failure: {"code": ErrorCode.BUSY, "message": "full", "retry_after_s": 1.0},
-    NextHop: {"peer_id": "peer", "addrs": (), "span": SPAN},
+    Forward: {"ticket": 1, "peer_id": "peer", "feed_key": "k"},
+    Forwarding: {"refusal": "why"},
+    Feed: {"feed_key": "k"},
+    Fed: {"max_chunk_tokens": 1},
+    Relay: {"ticket": 1, "position": 0, "hidden": TENSOR, "trail": (TRACE,)},
+    Relayed: {"ticket": 1},
+    Arrived: {"ticket": 1, "position": 0, "hidden": TENSOR, "trail": (TRACE,)},
+    Stranded: {"ticket": 1, "reason": "why"},
+    Trace: {"span": SPAN, "epoch": 1, "queue_s": 0.0, "compute_s": 0.5},
     WireTensor: {"dtype": "f32", "shape": (1, 2), "data": bytes(8)},
 }
-HOP = NextHop("peer", (), SPAN)
 
 BAD_INTEGERS = [-1, True, 1.0, "1", None, MAX_INTEGER + 1]
 BAD_TOKENS = [-1, True, 2.0, None, MAX_TOKENS + 1]
@@ -76,7 +92,7 @@ CASES: list[tuple[type, str, list[Any]]] = [
     (Open, "span", BAD_SPANS),
     (Open, "max_tokens", [*BAD_TOKENS, 0]),
     (Open, "dtype", ["f64", "", None, 4, "i32", "int2"]),
-    (Open, "next_hops", [[HOP], None, (HOP,) * 65, ("hop",)]),
+    (Open, "feed_key", [*BAD_NAMES[1:], "k" * 65]),
     (Opened, "fingerprint", BAD_NAMES),
     (Opened, "span", BAD_SPANS),
     (Opened, "epoch", BAD_INTEGERS),
@@ -98,9 +114,29 @@ CASES: list[tuple[type, str, list[Any]]] = [
     (Failure, "code", ["busy", None, 3]),
     (Failure, "message", [None, b"full", 1]),
     (Failure, "retry_after_s", BAD_SECONDS),
-    (NextHop, "peer_id", BAD_NAMES),
-    (NextHop, "addrs", [["a"], None, ("a",) * 17, (1,), ("",), ("\x07",), ("a" * 513,)]),
-    (NextHop, "span", BAD_SPANS),
+    (Forward, "ticket", [*BAD_INTEGERS, 0]),
+    (Forward, "peer_id", BAD_NAMES),
+    (Forward, "feed_key", [*BAD_NAMES, "k" * 65]),
+    (Forwarding, "refusal", [None, b"x", 1]),
+    (Feed, "feed_key", [*BAD_NAMES, "k" * 65]),
+    (Fed, "max_chunk_tokens", [*BAD_TOKENS, 0]),
+    *(
+        (kind, field, values)
+        for kind in (Relay, Arrived)
+        for field, values in (
+            ("ticket", [*BAD_INTEGERS, 0]),
+            ("position", BAD_TOKENS),
+            ("hidden", BAD_TENSORS),
+            ("trail", [[TRACE], None, (TRACE,) * 65, ("hop",)]),
+        )
+    ),
+    (Relayed, "ticket", [*BAD_INTEGERS, 0]),
+    (Stranded, "ticket", [*BAD_INTEGERS, 0]),
+    (Stranded, "reason", [None, b"x", 1]),
+    (Trace, "span", BAD_SPANS),
+    (Trace, "epoch", BAD_INTEGERS),
+    (Trace, "queue_s", BAD_SECONDS),
+    (Trace, "compute_s", BAD_SECONDS),
     (WireTensor, "dtype", ["f64", "", None, 4, ["f32"], "int8"]),
     (
         WireTensor,
@@ -132,8 +168,12 @@ def test_every_field_of_every_message_has_bad_values_here() -> None:
     }
 
 
+def test_a_session_can_be_told_to_hand_on_no_more() -> None:
+    assert Forward(1, "", "").feed_key == ""
+
+
 def test_64_hops_are_let_in() -> None:
-    assert len(Open(**{**GOOD[Open], "next_hops": (HOP,) * 64}).next_hops) == 64
+    assert len(Relay(1, 0, TENSOR, (TRACE,) * 64).trail) == 64
 
 
 def test_a_tensor_above_the_ceiling_is_refused_whatever_its_dimensions_multiply_to() -> None:

@@ -19,21 +19,30 @@ from gptnode.wire.connection import ClientConnection, ServerConnection
 from gptnode.wire.frames import encode_frame
 from gptnode.wire.limits import Limits
 from gptnode.wire.messages import (
+    Arrived,
     Close,
     Closed,
     ErrorCode,
     Failure,
+    Fed,
+    Feed,
+    Forward,
+    Forwarding,
     Message,
     Open,
     Opened,
     Ping,
     Pong,
+    Relay,
+    Relayed,
     Step,
+    Stranded,
+    Trace,
     Truncate,
     Truncated,
 )
 from gptnode.wire.states import State
-from tests.wire.pair import LIMIT_BYTES, OPEN, OPENED, step, stepped
+from tests.wire.pair import LIMIT_BYTES, OPEN, OPENED, SPAN, step, stepped, tensor
 from tests.wire.strategies import messages
 
 LIMITS = Limits(max_in_flight=3, max_pings=2)
@@ -62,6 +71,7 @@ class MeddledSession(RuleBasedStateMachine):
         self.up, self.down = Way(), Way()
         self.owed: deque[Message] = deque()
         self.pings: deque[int] = deque()
+        self.expected = 0
 
     # -- the honest two ----------------------------------------------------------------------------
 
@@ -72,7 +82,10 @@ class MeddledSession(RuleBasedStateMachine):
 
     @rule(
         message=st.sampled_from(
-            [OPEN, OPEN, step(0), step(3, 40), Truncate(1), Ping(1), Ping(2), Close(), BAD]
+            [
+                *(OPEN, OPEN, Feed("k"), step(0), step(3, 40), Truncate(1), Forward(1, "ben", "k")),
+                *(Relay(1, 0, tensor()), Relay(2, 1, tensor()), Ping(1), Ping(2), Close(), BAD),
+            ]
         )
     )
     def client_says(self, message: Message) -> None:
@@ -102,8 +115,32 @@ class MeddledSession(RuleBasedStateMachine):
                 self.say(self.server, stepped(request.position))
             case Truncate():
                 self.say(self.server, Truncated(request.length))
+            case Forward():
+                self.say(self.server, Forwarding())
+            case Feed():
+                self.server.raise_limit(LIMIT_BYTES)
+                self.say(self.server, Fed(16))
+            case Relay():
+                self.say(self.server, Relayed(request.ticket))
             case Close():
                 self.say(self.server, Closed())
+
+    @precondition(lambda self: self.client.state is State.OPEN)
+    @rule()
+    def client_expects_an_arrival(self) -> None:
+        self.client.expect_arrival()
+        self.expected += 1
+
+    @precondition(lambda self: self.expected and self.server.state is State.OPEN)
+    @rule()
+    def something_arrives(self) -> None:
+        self.expected -= 1
+        self.say(self.server, Arrived(1, 0, tensor(), (Trace(SPAN, 7, 0.0, 0.5),)))
+
+    @precondition(lambda self: self.server.state is State.OPEN)
+    @rule(ticket=st.integers(1, 2))
+    def something_is_stranded(self, ticket: int) -> None:
+        self.say(self.server, Stranded(ticket, "why"))
 
     @precondition(lambda self: self.pings and not self.server.ended)
     @rule()
@@ -140,7 +177,7 @@ class MeddledSession(RuleBasedStateMachine):
 
     def react(self, message: Message) -> None:
         match message:
-            case Open() | Step() | Truncate():
+            case Open() | Step() | Truncate() | Forward() | Feed() | Relay():
                 self.owed.append(message)
             case Ping():
                 self.pings.append(message.nonce)
@@ -148,7 +185,7 @@ class MeddledSession(RuleBasedStateMachine):
                 self.owed.clear()
                 self.pings.clear()
                 self.owed.append(message)
-            case Opened():
+            case Opened() | Fed():
                 self.client.raise_limit(LIMIT_BYTES)
 
     @rule(upwards=st.booleans(), rarely=st.integers(0, 7))

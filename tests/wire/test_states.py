@@ -5,15 +5,18 @@ from typing import get_args
 import pytest
 
 from gptnode.wire.messages import (
+    Arrived,
     Close,
     Closed,
     Failure,
+    Feed,
     Message,
     Open,
     Ping,
     Pong,
     Reply,
     Request,
+    Stranded,
 )
 from gptnode.wire.states import (
     CLIENT_RECEIVES,
@@ -62,7 +65,7 @@ def test_a_client_hears_all_that_a_server_says_and_late_answers() -> None:
     assert {pair: to for pair, to in SERVER_SENDS.items() if pair[0] not in ENDED}.items() <= (
         CLIENT_RECEIVES.items()
     )
-    assert late == {(State.CLOSING, kind) for kind in (*REPLIES, Pong)}
+    assert late == {(State.CLOSING, kind) for kind in (*REPLIES, Arrived, Stranded, Pong)}
 
 
 @pytest.mark.parametrize("state", set(State) - ENDED)
@@ -71,11 +74,12 @@ def test_every_living_state_can_fail_on_either_side(state: State) -> None:
         assert table[state, Failure] is State.FAILED
 
 
-@pytest.mark.parametrize("state", [State.IDLE, State.OPENING, State.OPEN])
+@pytest.mark.parametrize("state", [State.IDLE, State.OPENING, State.OPEN, State.FEEDING])
 def test_a_client_can_close_from_every_state_before(state: State) -> None:
     assert CLIENT_SENDS[state, Close] is State.CLOSING
 
 
-def test_only_open_begins_and_only_closed_ends_cleanly() -> None:
-    assert [kind for (_, kind), to in CLIENT_SENDS.items() if to is State.OPENING] == [Open, Ping]
+def test_only_open_and_feed_begin_and_only_closed_ends_cleanly() -> None:
+    begins = {kind for (_, kind), to in CLIENT_SENDS.items() if to is State.OPENING}
+    assert begins == {Open, Feed, Ping}
     assert [kind for (_, kind), to in SERVER_SENDS.items() if to is State.CLOSED] == [Closed]

@@ -1,0 +1,296 @@
+"""Measures several users at once: contexts of their own, all over the same blocks.
+
+Each user does what a chat does, with made-up ids: a prompt, then one token after another, greedily.
+They wait for nobody, but all prompts are done before the first step is counted. This node's own
+work for them, blocks and head, is joined as a server joins it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import trio
+from torch import Tensor
+
+from gptnode.errors import GptNodeError, NetworkError, StreamLostError
+from gptnode.model.sampler import Sampler, Sampling
+from gptnode.model.shard import BlockStack
+from gptnode.node.batching import Batcher
+from gptnode.node.bench_report import BenchRun, MeasuredHop, Together
+from gptnode.node.config import PREFILL_CHUNK_TOKENS
+from gptnode.node.head_batching import HeadBatcher
+from gptnode.node.nursery import background_nursery
+from gptnode.node.opening import close_all
+from gptnode.node.runtime import Engine
+from gptnode.node.stages import RemoteStage, Stage
+from gptnode.node.step_work import StepWork
+from gptnode.node.swarm import HopView
+from gptnode.node.timing import HopTiming, Tally, TokenTiming
+
+__all__ = ["JointStage", "UsersAtOnce", "measure_users"]
+
+WARM_UP_STEPS = 4
+SEED = 20_240_229
+
+
+@dataclass(frozen=True, slots=True)
+class UsersAtOnce:
+    """What was found: the runs of all users, and for each repetition the time of all together."""
+
+    hops: tuple[MeasuredHop, ...]
+    runs: tuple[BenchRun, ...]
+    together: tuple[Together, ...]
+    kv_bytes: int
+
+
+class JointStage:
+    """Blocks of this node whose steps are joined with those of other contexts over them."""
+
+    peer_id = None
+    lost = None
+
+    def __init__(self, stack: BlockStack, max_tokens: int, batcher: Batcher, owner: str) -> None:
+        """Reserve a cache for ``max_tokens``; ``aclose`` frees it. ``owner`` takes turns."""
+        self.span = stack.span
+        self.timing = HopTiming()
+        self.cache = stack.new_cache(max_tokens)
+        self._stack = stack
+        self._batcher = batcher
+        self._owner = owner
+
+    async def forward(self, hidden: Tensor, position: int) -> Tensor:
+        """See ``Stage``."""
+        asked_s = time.perf_counter()
+        tokens = hidden.shape[1]
+        work = StepWork(
+            self._owner, self._stack, self.cache, position, tokens, lambda: hidden, _as_it_is
+        )
+        ran = await self._batcher.run(work)
+        self.timing = HopTiming.here(time.perf_counter() - asked_s, ran.compute_s)
+        return ran.value
+
+    async def truncate(self, length: int) -> None:
+        """See ``Stage``; nothing waits for this cache."""
+        await trio.lowlevel.checkpoint()
+        self.cache.truncate(min(length, self.cache.length))
+
+    async def aclose(self) -> None:
+        """See ``Stage``; nothing waits for this cache."""
+        await trio.lowlevel.checkpoint()
+        self.cache.close()
+
+
+async def measure_users(
+    engine: Engine,
+    users: int,
+    *,
+    prompt_tokens: int,
+    start_tokens: int,
+    tokens: int,
+    repeat: int,
+    say: Callable[[str, int, int], None],
+) -> UsersAtOnce:
+    """Measure ``users`` at once, after a warm-up that isn't counted.
+
+    Args:
+        engine: Ready for a token.
+        users: How many.
+        prompt_tokens: Of each user.
+        start_tokens: What each user's caches hold when the first step begins.
+        tokens: Steps of each user.
+        repeat: How often all of it is done.
+        say: Told a phase, and how much of how much of it is done.
+
+    Raises:
+        StreamLostError: a peer was lost meanwhile.
+        GptNodeError: sessions for so many users can't be opened.
+    """
+    longest = max(prompt_tokens, start_tokens + tokens)
+    route = engine.swarm.hops()
+    await engine.generator.forget()  # its session counts at the servers like any other
+    heads, batcher = HeadBatcher(engine.lane, engine.head), Batcher(engine.lane)
+    async with background_nursery() as nursery:
+        crowd: list[_User] = []
+        try:
+            for number in range(users):
+                say("opening sessions", number, users)
+                stages = await _open_stages(
+                    engine, route, f"user {number}", longest, batcher, nursery
+                )
+                crowd.append(_User(engine, number, stages, heads, longest))
+            crowd_of = _Crowd(crowd, say)
+            await crowd_of.prefill("warm-up", min(prompt_tokens, PREFILL_CHUNK_TOKENS))
+            await crowd_of.decode("warm-up", min(tokens, WARM_UP_STEPS))
+            runs: list[BenchRun] = []
+            together: list[Together] = []
+            for _ in range(repeat):
+                prefills, prefill_s = await crowd_of.prefill("prefill", prompt_tokens)
+                if start_tokens != prompt_tokens:
+                    await crowd_of.fill(start_tokens)
+                steps, decode_s = await crowd_of.decode("decode", tokens)
+                runs += [BenchRun(p, tuple(s)) for p, s in zip(prefills, steps, strict=True)]
+                together.append(Together(prefill_s, decode_s))
+            hops = [
+                MeasuredHop("local" if hop.peer_id is None else hop.label, hop.peer_id, hop.span)
+                for hop in route
+            ]
+            own = [s for user in crowd for s in user.stages if isinstance(s, JointStage)]
+            kv_bytes = sum(stage.cache.bytes_in_use for stage in own)
+            return UsersAtOnce(tuple(hops), tuple(runs), tuple(together), kv_bytes)
+        except NetworkError as error:
+            if len(crowd) == users:
+                raise StreamLostError(
+                    f"a peer was lost while it was measured: {error.detail}; measure again"
+                ) from error
+            raise
+        finally:
+            with trio.move_on_after(2.0) as scope:
+                scope.shield = True
+                await close_all([stage for user in crowd for stage in user.stages])
+
+
+async def _open_stages(
+    engine: Engine,
+    route: Sequence[HopView],
+    owner: str,
+    max_tokens: int,
+    batcher: Batcher,
+    nursery: trio.Nursery,
+) -> list[Stage]:
+    """A context of its own along ``route``."""
+    stages: list[Stage] = []
+    own = {stack.span: stack for stack in engine.swarm.own_blocks}
+    for hop in route:
+        if hop.peer_id is None or engine.host is None:
+            stages.append(JointStage(own[hop.span], max_tokens, batcher, owner))
+        else:
+            key = engine.source.key
+            stages.append(
+                await RemoteStage.open(
+                    engine.host, hop.peer_id, hop.label, hop.span, key, max_tokens, nursery
+                )
+            )
+    return stages
+
+
+class _User:
+    """One context: its ids, its stages, and where its next step begins."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        number: int,
+        stages: Sequence[Stage],
+        heads: HeadBatcher,
+        longest: int,
+    ) -> None:
+        self.stages = tuple(stages)
+        self._embedding = engine.embedding
+        self._device = engine.source.device
+        self._lane = engine.lane
+        self._heads = heads
+        self._sampler = Sampler(Sampling(temperature=0.0))
+        vocab_size = engine.source.config.vocab_size
+        self._prompt = random.Random(SEED + number).choices(range(vocab_size), k=longest)
+        self._ids: list[int] = []
+        self._next = torch.empty(0)  # the last token, embedded
+
+    async def prefill(self, tokens: int, start: int = 0) -> TokenTiming:
+        """Tokens ``start`` to ``tokens`` of the prompt, and the token after them."""
+        began_s = time.perf_counter()
+        tally = Tally()
+        tally.begin()
+        self._ids = self._prompt[:tokens]
+        hidden = torch.empty(0)
+        for at in range(start, tokens, PREFILL_CHUNK_TOKENS):
+            chunk = self._ids[at : at + PREFILL_CHUNK_TOKENS]
+            embedded = await self._lane.run(partial(self._embed, chunk))
+            tally.own(embedded.compute_s)
+            hidden = await self._through(embedded.value, at, tally)
+        return await self._finish(hidden, tally, began_s)
+
+    async def step(self) -> TokenTiming:
+        """The token after the last one."""
+        began_s = time.perf_counter()
+        tally = Tally()
+        tally.begin()
+        hidden = await self._through(self._next, len(self._ids) - 1, tally)
+        return await self._finish(hidden, tally, began_s)
+
+    async def _through(self, hidden: Tensor, position: int, tally: Tally) -> Tensor:
+        tokens = hidden.shape[1]
+        for stage in self.stages:
+            hidden = await stage.forward(hidden, position)
+        tally.chunk(tokens, [stage.timing for stage in self.stages])
+        return hidden
+
+    async def _finish(self, hidden: Tensor, tally: Tally, began_s: float) -> TokenTiming:
+        def pick(logits: Tensor) -> tuple[int, Tensor]:
+            token = self._sampler.sample(logits, self._ids)
+            return token, self._embed([token])
+
+        (token, self._next), compute_s = await self._heads.run(hidden[:, -1:], pick)
+        self._ids.append(token)
+        tally.own(compute_s)
+        return tally.done(time.perf_counter() - began_s)
+
+    def _embed(self, ids: list[int]) -> Tensor:
+        embedded: Tensor = self._embedding(torch.tensor([ids], device=self._device))
+        return embedded
+
+
+class _Crowd:
+    """All users at once."""
+
+    def __init__(self, users: Sequence[_User], say: Callable[[str, int, int], None]) -> None:
+        self._users = users
+        self._say = say
+
+    async def prefill(self, phase: str, tokens: int) -> tuple[list[TokenTiming], float]:
+        """Each user's prompt from the beginning, and the time until all are done."""
+        found, elapsed_s = await self._all(phase, 1, lambda user: user.prefill(tokens))
+        return [timings[0] for timings in found], elapsed_s
+
+    async def fill(self, tokens: int) -> None:
+        """Bring each user's caches to ``tokens``."""
+        await self._all("filling the context", 1, lambda user: user.prefill(tokens))
+
+    async def decode(self, phase: str, tokens: int) -> tuple[list[list[TokenTiming]], float]:
+        """Each user's next ``tokens`` tokens, and the time until all are done."""
+        return await self._all(phase, tokens, lambda user: user.step())
+
+    async def _all(
+        self, phase: str, times: int, do: Callable[[_User], Awaitable[TokenTiming]]
+    ) -> tuple[list[list[TokenTiming]], float]:
+        found: list[list[TokenTiming]] = [[] for _ in self._users]
+        total = times * len(self._users)
+        errors: list[GptNodeError] = []
+
+        async def one(user: _User, into: list[TokenTiming]) -> None:
+            for _ in range(times):
+                try:
+                    into.append(await do(user))
+                except GptNodeError as error:
+                    errors.append(error)
+                    nursery.cancel_scope.cancel()
+                    return
+                if user is self._users[0]:  # looked at now and then: rare enough to cost nothing
+                    self._say(phase, min(len(self._users) * len(into), total), total)
+
+        self._say(phase, 0, total)
+        began_s = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for user, into in zip(self._users, found, strict=True):
+                nursery.start_soon(one, user, into)
+        if errors:
+            raise errors[0]
+        return found, time.perf_counter() - began_s
+
+
+def _as_it_is(result: Tensor) -> Tensor:
+    return result
