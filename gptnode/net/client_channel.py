@@ -111,6 +111,7 @@ class ClientChannel(Channel):
         self._heartbeat_s = heartbeat_s
         self._silent_after_s = silent_after_s
         self._slots = trio.Semaphore(limits.max_in_flight)
+        self._relay_slots = trio.Semaphore(limits.max_in_flight)
         self._waiting: deque[_Waiting] = deque()
         self._begun = trio.Event()
         self._listener: RingListener | None = None
@@ -151,13 +152,19 @@ class ClientChannel(Channel):
         raise PeerTimeoutError(f"no reply to {tag_of(message)} within {timeout_s:g} s")
 
     async def post(self, message: Relay) -> None:
-        """Send ``message``, whose reply nobody waits for; waits while too many are unanswered.
+        """Send ``message``, to which there is no reply; waits while the peer has no room for it.
 
         Raises:
             StreamLostError, PeerTimeoutError ...: see ``lost``.
             LocalProtocolError: the message may not be sent now, or is too large.
         """
-        await self._send(message)
+        await self._relay_slots.acquire()
+        try:
+            self._raise_if_over()
+            self._pump.write(self._connection.send(message))
+        except BaseException:
+            self._relay_slots.release()
+            raise
 
     def expect_arrival(self) -> None:
         """A Relay goes into a ring that ends at this session: let its Arrived in.
@@ -214,7 +221,10 @@ class ClientChannel(Channel):
 
     def _handle(self, message: Message) -> None:
         match message:
-            case Opened() | Stepped() | Truncated() | Forwarding() | Fed() | Relayed():
+            case Relayed():
+                for _ in range(message.count):
+                    self._relay_slots.release()
+            case Opened() | Stepped() | Truncated() | Forwarding() | Fed():
                 waiting = self._waiting.popleft()
                 waiting.reply = message
                 waiting.answered.set()
@@ -237,6 +247,8 @@ class ClientChannel(Channel):
         while self._waiting:
             self._waiting.popleft().answered.set()
             self._slots.release()
+        for _ in range(self._relay_slots.statistics().tasks_waiting):
+            self._relay_slots.release()  # to find that it is over
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.session_ended()

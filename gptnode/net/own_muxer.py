@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import trio
@@ -70,6 +71,8 @@ class OwnMuxer:
         self._state = MuxState(is_initiator=is_initiator, listener=self, limits=limits)
         self._reading = Waits()
         self._writing = Waits()
+        self._receivers: dict[MuxStream, Callable[[bytes], None]] = {}
+        self._due: deque[MuxStream] = deque()  # to be handed to their receivers
         self._opened: deque[MuxStream] = deque()
         self._opening = trio.lowlevel.ParkingLot()
         self._heard_at_s = trio.current_time()
@@ -113,6 +116,8 @@ class OwnMuxer:
                     break
                 self._heard_at_s = trio.current_time()
                 self._state.receive(data)
+                while self._due:
+                    self._hand_over(self._due.popleft())
             except (MuxViolationError, RecordError) as error:
                 log.warning("the peer broke the stream layer, connection closed: %s", error)
                 self._state.leave(EndCode.VIOLATION)
@@ -138,6 +143,11 @@ class OwnMuxer:
                 self._carrier.send_soon()
                 self._end(f"the peer is silent for {PING_AFTER_S + PONG_WITHIN_S:g} s")
                 return
+
+    def _hand_over(self, stream: MuxStream) -> None:
+        receiver = self._receivers.get(stream)
+        if receiver is not None and stream.unread_bytes:
+            receiver(self._state.take(stream, stream.unread_bytes) or b"")
 
     def _end(self, reason: str) -> None:
         if self._state.lost is None:
@@ -181,6 +191,16 @@ class OwnMuxer:
         """Let ``wait_readable`` return."""
         self.readable(stream)
 
+    def deliver(self, stream: MuxStream, receiver: Callable[[bytes], None] | None) -> None:
+        """Hand what arrives to ``receiver`` at once, without a switch of tasks; None: no more.
+
+        It must not fail. Ends of the stream still show to whoever waits for it.
+        """
+        if receiver is None:
+            self._receivers.pop(stream, None)
+        else:
+            self._receivers[stream] = receiver
+
     async def take(self, stream: MuxStream, max_bytes: int) -> bytes | None:
         """What is there; see Muxer."""
         try:
@@ -222,6 +242,16 @@ class OwnMuxer:
             self._state.withdraw(stream)
             raise
 
+    def send_now(self, stream: MuxStream, outgoing: Outgoing) -> None:
+        """As ``send_all``, but what can't go at once stays in ``outgoing``. Raises nothing."""
+        try:
+            if stream.outgoing is None:
+                self._state.submit(stream, outgoing)
+                self._carrier.send_soon()
+                self._state.withdraw(stream)
+        except StreamBrokenError:
+            pass  # whoever sends the rest will hear of it
+
     # -- ending ----------------------------------------------------------------------------------
 
     async def finish(self, stream: MuxStream) -> None:
@@ -243,7 +273,10 @@ class OwnMuxer:
 
     def readable(self, stream: MuxStream) -> None:
         """There are bytes, or an end."""
-        self._reading.wake(stream)
+        if stream in self._receivers and stream.unread_bytes:
+            self._due.append(stream)
+        if stream not in self._receivers or stream.got_close or stream.broken is not None:
+            self._reading.wake(stream)
 
     def writable(self, stream: MuxStream) -> None:
         """All was taken, or there is credit, or an end."""

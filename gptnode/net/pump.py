@@ -71,6 +71,10 @@ class Pump:
         self._receiver = receiver
         self._stuck_after_s = stuck_after_s
         self._on_stuck = on_stuck
+        self._send_now: Callable[[memoryview], memoryview] | None = getattr(
+            stream, "send_now", None
+        )
+        self._reading = False
         self._outbox: deque[memoryview] = deque()
         self._writing = False
         self._stuck = False
@@ -100,9 +104,16 @@ class Pump:
         return sum(len(buffer) for buffer in self._outbox)
 
     def write(self, buffers: Iterable[bytes | memoryview]) -> None:
-        """Queue buffers, to be written in order; only small ones are copied."""
+        """Queue buffers, to be written in order; only small ones are copied.
+
+        They are written at once, without the writer, as far as the stream takes them so.
+        """
+        at_once = self._send_now is not None and self._reading and self.flushed
         self._outbox.extend(memoryview(buffer) for buffer in buffers)
-        self._wake.set()
+        if at_once:
+            self._write_now()
+        if self._outbox:
+            self._wake.set()
 
     def finish(self) -> None:
         """End ``run``, after what is queued was written if that takes no more than FLUSH_S."""
@@ -176,18 +187,25 @@ class Pump:
                 nursery.start_soon(self._write)
 
     async def _read(self) -> None:
+        self._reading = True
+        deliver_to = getattr(self._stream, "deliver_to", None)
+        if deliver_to is not None:
+            deliver_to(self._received)
         while not self._stop.is_set():
             try:
                 data = await self._stream.receive_some(READ_BYTES)
             except Exception as error:
                 self._fail("read from", error)
                 return
-            self.last_read_s = trio.current_time()
-            self.reads += 1
-            self._reads.unpark_all()
-            self._receiver.received(data)
+            self._received(data)
             if not data:
                 return
+
+    def _received(self, data: bytes | bytearray) -> None:
+        self.last_read_s = trio.current_time()
+        self.reads += 1
+        self._reads.unpark_all()
+        self._receiver.received(data)
 
     async def _write(self) -> None:
         while True:
@@ -211,6 +229,17 @@ class Pump:
             self._writes.unpark_all()
             if not self._outbox:
                 self._receiver.flushed()
+
+    def _write_now(self) -> None:
+        """What the stream takes without waiting; the rest stays queued, for the writer."""
+        while self._outbox and self._send_now is not None:
+            rest = self._send_now(memoryview(self._next_piece()))
+            if len(rest):
+                self._outbox.appendleft(rest)
+                return
+            self.last_write_s = trio.current_time()
+        self._writes.unpark_all()
+        self._receiver.flushed()
 
     async def _write_piece(self) -> None:
         self._writing = True

@@ -29,6 +29,7 @@ from gptnode.wire.messages import (
     Ping,
     Pong,
     Relay,
+    Relayed,
     Reply,
     Request,
     Step,
@@ -67,12 +68,14 @@ class ServerChannel(Channel):
         super().__init__(stream, stuck_after_s, on_stuck)
         self._connection: ServerConnection = ServerConnection(limits)
         self._idle_after_s = idle_after_s
-        self._requests: deque[Request] = deque()
+        self._limits = limits
+        self._relays_done = 0
+        self._requests: deque[Request | Relay] = deque()
         self._pings: deque[int] = deque()
         self._arrived = trio.Event()
         self._begun = trio.Event()
 
-    async def receive(self) -> Request | Close:
+    async def receive(self) -> Request | Relay | Close:
         """The next request, in order.
 
         Close, which was answered already, is the clean end: it drops the requests before it that
@@ -106,6 +109,14 @@ class ServerChannel(Channel):
         self._raise_if_lost()
         if not self._over.is_set():
             self._pump.write(self._connection.send(reply))
+
+    def done_with_relay(self) -> None:
+        """A Relay that ``receive`` gave out is computed and handed on; tells the client in time."""
+        self._relays_done += 1
+        if 2 * self._relays_done >= self._limits.max_in_flight:
+            done, self._relays_done = self._relays_done, 0
+            if not self._over.is_set() and self._connection.can_send(Relayed):
+                self._pump.write(self._connection.send(Relayed(done)))
 
     def tell(self, message: Arrived | Stranded) -> None:
         """Queue what the client didn't ask for; dropped when the session is over or was closed."""

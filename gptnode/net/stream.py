@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from gptnode.net.muxer import Muxer, Outgoing
+from gptnode.net.own_muxer import OwnMuxer
 
 __all__ = ["PeerStream"]
 
@@ -68,6 +69,18 @@ class PeerStream(trio.abc.Stream):
         finally:
             self._sending = False
 
+    def send_now(self, data: memoryview) -> memoryview:
+        """Send what can go at once, without a switch of tasks; what is left of ``data``.
+
+        Only the own stream layer can do that: over Yamux all of it is left. Raises nothing: an end
+        of the stream shows when the rest is sent.
+        """
+        if self._sending or self._closed or self._broken or not isinstance(self._muxer, OwnMuxer):
+            return data
+        outgoing = Outgoing(data)
+        self._muxer.send_now(self._muxed, outgoing)
+        return outgoing.take(outgoing.rest)
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the peer's window and the network have room."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -108,6 +121,19 @@ class PeerStream(trio.abc.Stream):
         finally:
             self._receiving = False
 
+    def deliver_to(self, receiver: Callable[[bytes], None]) -> None:
+        """Hand what arrives to ``receiver`` at once, where the stream layer can do that.
+
+        ``receive_some`` then gives what arrived before, what ``receiver`` is not given, and the
+        end. Ended by ``aclose`` and ``reset``.
+        """
+        if isinstance(self._muxer, OwnMuxer):
+            self._muxer.deliver(self._muxed, receiver)
+
+    def _deliver_no_more(self) -> None:
+        if isinstance(self._muxer, OwnMuxer):
+            self._muxer.deliver(self._muxed, None)
+
     async def aclose(self) -> None:
         """Finish in order: all that was sent arrives, then the end. Doesn't wait for the peer.
 
@@ -115,6 +141,7 @@ class PeerStream(trio.abc.Stream):
         """
         if not self._closed:
             self._closed = True
+            self._deliver_no_more()
             try:
                 await trio.lowlevel.checkpoint_if_cancelled()
             except trio.Cancelled:
@@ -132,6 +159,7 @@ class PeerStream(trio.abc.Stream):
         """End the stream at once in both directions; the peer sees it as broken. Idempotent."""
         self._closed = True
         self._broken = True
+        self._deliver_no_more()
         await self._muxer.reset(self._muxed)
 
     async def drain(self) -> None:

@@ -44,7 +44,6 @@ from gptnode.wire.messages import (
     Open,
     Opened,
     Relay,
-    Relayed,
     Request,
     Step,
     Stepped,
@@ -237,7 +236,7 @@ class BlockServer:
                     await channel.send(stepped)
                 case Relay() as relay:
                     await relayed.relay(relay)
-                    await channel.send(Relayed(relay.ticket))
+                    channel.done_with_relay()
                 case Truncate() as truncate:
                     async with relayed.turn:
                         length = min(truncate.length, cache.length)
@@ -257,11 +256,11 @@ class BlockServer:
         with session.fed():
             while isinstance(request := await self._next(channel), Relay):
                 await session.relay(request)
-                await channel.send(Relayed(request.ticket))
+                channel.done_with_relay()
         if not isinstance(request, Close):
             raise Refusal(ErrorCode.PROTOCOL, "a feeder relays, and nothing else")
 
-    async def _next(self, channel: ServerChannel) -> Request | Close:
+    async def _next(self, channel: ServerChannel) -> Request | Relay | Close:
         """The session's next request, unless the server is leaving."""
         with trio.CancelScope() as scope:
             self._idle.add(scope)

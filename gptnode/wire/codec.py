@@ -159,7 +159,7 @@ def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
                 "trail": [_trace_out(trace) for trace in message.trail],
             }, message.hidden.data
         case Relayed():
-            return {"ticket": message.ticket}, _EMPTY
+            return {"count": message.count}, _EMPTY
         case Stranded():
             return {"ticket": message.ticket, "reason": message.reason}, _EMPTY
         case Ping() | Pong():
@@ -271,7 +271,7 @@ _READERS: dict[str, Callable[[Fields, memoryview], Message]] = {
     "feed": lambda fields, _: Feed(fields.text("feed_key")),
     "fed": lambda fields, _: Fed(fields.integer("max_chunk_tokens")),
     "relay": _read_relay,
-    "relayed": lambda fields, _: Relayed(fields.integer("ticket")),
+    "relayed": lambda fields, _: Relayed(fields.integer("count")),
     "arrived": _read_arrived,
     "stranded": lambda fields, _: Stranded(fields.integer("ticket"), fields.text("reason")),
     "ping": lambda fields, _: Ping(fields.integer("nonce")),

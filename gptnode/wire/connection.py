@@ -4,9 +4,10 @@ One connection is one session. It turns messages into buffers to write (``send``
 into messages (``receive``), and does neither reading nor writing: it knows no socket and no clock.
 
 Requests (those with a reply, see states.REPLY_OF) are answered in order, Pings in order among
-themselves; Close makes the replies that are still due unwanted. Of what comes unasked, Arrived is
-let in as often as this side said that it expects one. A violation by the peer is a
-RemoteProtocolError, one by this node a LocalProtocolError, which sends nothing and changes nothing.
+themselves; Close makes the replies that are still due unwanted. Relays have no replies: a server
+says now and then for how many more it has room. Of what comes unasked, Arrived is let in as often
+as this side said that it expects one. A violation by the peer is a RemoteProtocolError, one by this
+node a LocalProtocolError, which sends nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gptnode.errors import LocalProtocolError, RemoteProtocolError, StreamLostEr
 from gptnode.wire.codec import decode, encode, tag_of
 from gptnode.wire.frames import FrameDecoder, encode_frame
 from gptnode.wire.limits import DEFAULT_LIMITS, Limits
-from gptnode.wire.messages import Arrived, Close, Message, Ping, Pong
+from gptnode.wire.messages import Arrived, Close, Message, Ping, Pong, Relay, Relayed
 from gptnode.wire.states import (
     CLIENT_RECEIVES,
     CLIENT_SENDS,
@@ -47,6 +48,7 @@ class _Connection(abc.ABC):
         self._state = State.IDLE
         self._due: deque[type[Message]] = deque()  # types of the replies, oldest request first
         self._nonces: deque[int] = deque()  # of the Pings without a Pong, oldest first
+        self._relays = 0  # that the server hasn't said to be done with
 
     @property
     def state(self) -> State:
@@ -62,6 +64,11 @@ class _Connection(abc.ABC):
     def in_flight(self) -> int:
         """Requests without a reply."""
         return len(self._due)
+
+    @property
+    def relays_in_flight(self) -> int:
+        """Relays that the server hasn't said to be done with."""
+        return self._relays
 
     @property
     def pings_in_flight(self) -> int:
@@ -172,6 +179,7 @@ class _Connection(abc.ABC):
         if self.ended:
             self._due.clear()
             self._nonces.clear()
+            self._relays = 0
 
     @abc.abstractmethod
     def _account_sent(self, message: Message) -> str | None:
@@ -187,6 +195,10 @@ class _Connection(abc.ABC):
             if len(self._nonces) >= self._limits.max_pings:
                 return f"{len(self._nonces)} pings are without an answer"
             self._nonces.append(message.nonce)
+        if isinstance(message, Relay):
+            if self._relays >= self._limits.max_in_flight:
+                return f"{self._relays} relays are not done with"
+            self._relays += 1
         reply = REPLY_OF.get(type(message))
         if reply is not None:
             if len(self._due) >= self._limits.max_in_flight:
@@ -200,6 +212,10 @@ class _Connection(abc.ABC):
             if not self._nonces or self._nonces[0] != message.nonce:
                 return "that isn't the oldest ping without an answer"
             self._nonces.popleft()
+        elif isinstance(message, Relayed):
+            if message.count > self._relays:
+                return f"{self._relays} relays are not done with, and not {message.count}"
+            self._relays -= message.count
         elif type(message) in REPLIES:
             if not self._due or self._due[0] is not type(message):
                 due = tag_of(self._due[0]) if self._due else "none"
@@ -263,4 +279,5 @@ class ServerConnection(_Connection):
             # The client doesn't wait for these any more.
             self._due.clear()
             self._nonces.clear()
+            self._relays = 0
         return self._asked(message)

@@ -258,9 +258,11 @@ class Failure:
         check_seconds("retry_after_s", self.retry_after_s)
 
 
-Request: TypeAlias = Open | Step | Truncate | Forward | Feed | Relay
-Reply: TypeAlias = Opened | Stepped | Truncated | Forwarding | Fed | Relayed
-Message: TypeAlias = Request | Reply | Arrived | Stranded | Ping | Pong | Close | Closed | Failure
+Request: TypeAlias = Open | Step | Truncate | Forward | Feed
+Reply: TypeAlias = Opened | Stepped | Truncated | Forwarding | Fed
+Message: TypeAlias = (
+    Request | Reply | Relay | Relayed | Arrived | Stranded | Ping | Pong | Close | Closed | Failure
+)
 
 
 def _check_tensor(field: str, value: object) -> None:

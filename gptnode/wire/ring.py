@@ -138,13 +138,16 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """The reply to a Relay: it was computed and handed on, or failed as the client was told."""
+    """The ``count`` oldest Relays are done with: there is room for as many more.
 
-    ticket: int
+    No reply to each: a server says it when half of the room is used up.
+    """
+
+    count: int
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check_integer("ticket", self.ticket, least=1)
+        check_integer("count", self.count, least=1, most=MAX_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

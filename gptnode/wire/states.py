@@ -141,7 +141,6 @@ REPLY_OF: Final = MappingProxyType(
         Truncate: Truncated,
         Forward: Forwarding,
         Feed: Fed,
-        Relay: Relayed,
     }
 )
 REPLIES: Final = frozenset(REPLY_OF.values())

@@ -157,8 +157,9 @@ async def test_the_memory_of_dropped_blocks_is_free_when_their_last_session_ends
         with trio.fail_after(5):
             while server._streams:  # noqa: ASYNC110
                 await trio.sleep(0.001)
-        gc.collect()
-        assert block() is None
+            while block() is not None:  # the lane's thread may be on its way out of the last step
+                await trio.sleep(0.001)
+                gc.collect()
         assert len(server.models["tiny"].stacks[0].blocks) == 2
 
 

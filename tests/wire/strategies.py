@@ -83,7 +83,7 @@ server_messages = st.one_of(
     st.builds(Truncated, tokens),
     st.builds(Forwarding, st.text(max_size=400)),
     st.builds(Fed, some_tokens),
-    st.builds(Relayed, tickets),
+    st.builds(Relayed, some_tokens),
     st.builds(Arrived, tickets, tokens, tensors(), trails),
     st.builds(Stranded, tickets, st.text(max_size=400)),
     st.builds(Pong, integers),

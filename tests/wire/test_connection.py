@@ -88,7 +88,6 @@ DUE: dict[type[Message], Message] = {
     Stepped: step(),
     Truncated: Truncate(3),
     Forwarding: Forward(1, "ben", "k"),
-    Relayed: Relay(1, 0, tensor()),
 }
 """What has to be asked before such a reply may come."""
 
@@ -130,7 +129,9 @@ def pair_in(state: State, *, feeds: bool = False) -> ConnectionPair:
 def pair_with_due(state: State, kind: type[Message]) -> ConnectionPair:
     """A pair in ``state``; a message of ``kind``, if it answers, is due there."""
     pair = pair_in(state, feeds=kind is Fed)
-    if state is State.OPEN or (state is State.FEEDING and kind is Relayed):
+    if kind is Relayed and state in (State.OPEN, State.FEEDING):
+        pair.client_says(relay())
+    if state is State.OPEN:
         pair.client_says(*([DUE[kind]] if kind in DUE else []))
     if kind is Arrived and state is State.OPEN:
         pair.client.expect_arrival()
@@ -186,7 +187,7 @@ def test_what_may_be_received_when_is_just_what_the_tables_say(
         pair = pair_with_due(state, kind)
         connection = getattr(pair, side)
         allowed = (state, kind) in table
-        if state is State.CLOSING and kind in {*REPLIES, Arrived, Pong}:
+        if state is State.CLOSING and kind in {*REPLIES, Arrived, Pong, Relayed}:
             allowed = False  # allowed by the table, but none is due here
         if allowed:
             assert list(connection.receive(bytes_of(SAMPLES[kind]))) == [SAMPLES[kind]]
@@ -333,6 +334,24 @@ def test_a_ring_step_is_acknowledged_here_and_arrives_there() -> None:
     assert first.server_says(Forwarding(), Relayed(1)) == [Forwarding(), Relayed(1)]
     assert last.server_says(arrived()) == [arrived()]
     assert first.client.in_flight == last.client.in_flight == 0
+
+
+@pytest.mark.parametrize("feeds", [True, False])
+def test_relays_need_room_and_are_given_it_by_the_handful(feeds: bool) -> None:
+    pair = pair_in(State.FEEDING if feeds else State.OPEN)
+    most = DEFAULT_LIMITS.max_in_flight
+    assert pair.client_says(*map(relay, range(1, most + 1)))
+    with pytest.raises(LocalProtocolError, match=f"{most} relays"):
+        pair.client.send(relay(99))
+    with pytest.raises(RemoteProtocolError, match=f"{most} relays"):
+        list(pair.server.receive(bytes_of(relay(99))))
+    pair = pair_in(State.FEEDING if feeds else State.OPEN)
+    pair.client_says(*map(relay, range(1, most + 1)))
+    assert pair.server_says(Relayed(3)) == [Relayed(3)]
+    assert pair.client.relays_in_flight == pair.server.relays_in_flight == most - 3
+    assert pair.client_says(relay(9), relay(10), relay(11))
+    with pytest.raises(RemoteProtocolError, match=f"not {most + 1}"):
+        list(pair.client.receive(bytes_of(Relayed(most + 1))))
 
 
 def test_what_arrives_does_not_disturb_the_order_of_replies() -> None:

@@ -73,7 +73,7 @@ GOOD: dict[type, dict[str, Any]] = {
     Feed: {"feed_key": "k"},
     Fed: {"max_chunk_tokens": 1},
     Relay: {"ticket": 1, "position": 0, "hidden": TENSOR, "trail": (TRACE,)},
-    Relayed: {"ticket": 1},
+    Relayed: {"count": 1},
     Arrived: {"ticket": 1, "position": 0, "hidden": TENSOR, "trail": (TRACE,)},
     Stranded: {"ticket": 1, "reason": "why"},
     Trace: {"span": SPAN, "epoch": 1, "queue_s": 0.0, "compute_s": 0.5},
@@ -130,7 +130,7 @@ CASES: list[tuple[type, str, list[Any]]] = [
             ("trail", [[TRACE], None, (TRACE,) * 65, ("hop",)]),
         )
     ),
-    (Relayed, "ticket", [*BAD_INTEGERS, 0]),
+    (Relayed, "count", [*BAD_TOKENS, 0]),
     (Stranded, "ticket", [*BAD_INTEGERS, 0]),
     (Stranded, "reason", [None, b"x", 1]),
     (Trace, "span", BAD_SPANS),

@@ -14,6 +14,7 @@ from gptnode.wire.messages import (
     Open,
     Ping,
     Pong,
+    Relayed,
     Reply,
     Request,
     Stranded,
@@ -65,7 +66,7 @@ def test_a_client_hears_all_that_a_server_says_and_late_answers() -> None:
     assert {pair: to for pair, to in SERVER_SENDS.items() if pair[0] not in ENDED}.items() <= (
         CLIENT_RECEIVES.items()
     )
-    assert late == {(State.CLOSING, kind) for kind in (*REPLIES, Arrived, Stranded, Pong)}
+    assert late == {(State.CLOSING, kind) for kind in (*REPLIES, Relayed, Arrived, Stranded, Pong)}
 
 
 @pytest.mark.parametrize("state", set(State) - ENDED)
