@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from benchmarks.bench import Bench, Row
-from benchmarks.processes import ServerProcess, server_process
+from benchmarks.processes import ServerProcess, run_json, server_process
 from benchmarks.record import Finding, Outcome, Series, Target
 from benchmarks.sides import PARTS, Figures, gptnode_bench, llama_cpp
 from benchmarks.stats import ratios
-from benchmarks.swarm import running_swarm
+from benchmarks.swarm import Swarm, running_swarm
 from gptnode.demo.layout import free_ports
 from gptnode.errors import PeerUnreachableError
 
@@ -24,8 +26,22 @@ DTYPE = "bf16"
 N_SERVERS = 2
 SPLIT = "gptnode, two servers"
 KEPT = 0.95
-SERVER = Path(__file__).resolve().parent.parent / "workers" / "llama_cpp_server.py"
+WORKERS = Path(__file__).resolve().parent.parent / "workers"
+SERVER = WORKERS / "llama_cpp_server.py"
+IN_TURN = WORKERS / "split_and_whole.py"
 DIAL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Prefills and slices of decoding in turn, in seconds: pairs that saw the same machine."""
+
+    whole_s: dict[str, tuple[float, ...]]
+    split_s: dict[str, tuple[float, ...]]
+
+    def kept(self, what: str) -> float:
+        """The median over the pairs of one process' time to that over two servers."""
+        return median(ratios(self.whole_s[what], self.split_s[what]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +87,9 @@ def measure_two_peers(bench: Bench) -> Outcome:
             "llama.cpp, one process": lambda: llama_cpp(bench, DTYPE),
             "llama.cpp, two servers": lambda: llama_cpp(bench, DTYPE, servers=theirs.endpoints),
         }
+        slices = bench.in_turn({"gptnode, slices in turn": lambda: _slices(bench, swarm)})
         found = bench.in_turn(sides)
+    pairs = slices["gptnode, slices in turn"]
     decode = {name: tuple(f.decode_tokens_per_s for f in each) for name, each in found.items()}
     prefill = {name: tuple(f.prefill_tokens_per_s for f in each) for name, each in found.items()}
 
@@ -87,8 +105,17 @@ def measure_two_peers(bench: Bench) -> Outcome:
             Series("all servers while idle", "% of a core", tuple(alone.percent)),
         ),
         (
-            Finding("decode, two servers / one process", "x", kept(decode, "gptnode"), target),
-            Finding("prefill, two servers / one process", "x", kept(prefill, "gptnode"), target),
+            *(
+                Finding(
+                    f"{what}, two servers / one process, in turn",
+                    "x",
+                    tuple(pair.kept(what) for pair in pairs),
+                    target,
+                )
+                for what in ("decode", "prefill")
+            ),
+            Finding("decode, two servers / one process", "x", kept(decode, "gptnode")),
+            Finding("prefill, two servers / one process", "x", kept(prefill, "gptnode")),
             Finding(
                 "llama.cpp: decode, two RPC servers / one process", "x", kept(decode, "llama.cpp")
             ),
@@ -96,7 +123,23 @@ def measure_two_peers(bench: Bench) -> Outcome:
                 "llama.cpp: prefill, two RPC servers / one process", "x", kept(prefill, "llama.cpp")
             ),
         ),
-        (f"all in {DTYPE}; the client holds embedding and head, the servers eight blocks each",),
+        (
+            f"all in {DTYPE}; the client holds embedding and head, the servers eight blocks each",
+            "in turn: both in one process, prefill by prefill and eight tokens by eight tokens",
+        ),
+    )
+
+
+def _slices(bench: Bench, swarm: Swarm) -> Slices:
+    settings, folder = bench.settings, bench.weights.folder(DTYPE)
+    _, map_path, _, identity = swarm.where
+    numbers = (settings.threads, settings.prompt_tokens, settings.tokens)
+    answer = run_json([sys.executable, IN_TURN, folder, map_path, identity, *map(str, numbers)])
+    return Slices(
+        *(
+            {what: tuple(answer[what][side]) for what in ("prefill", "decode")}
+            for side in ("whole", "split")
+        )
     )
 
 

@@ -65,8 +65,9 @@ async def serve(
     identity = load_identity(config.identity_path)
     allow = AllowList(blocks_map)
     budget = _budget(config)
+    # Another server may feed all sessions, each over a stream of its own.
     slots = StreamSlots(
-        budget.max_peer_sessions + SPARE_STREAMS, budget.max_sessions + 4 * SPARE_STREAMS
+        budget.max_sessions + SPARE_STREAMS, 2 * budget.max_sessions + 4 * SPARE_STREAMS
     )
     with ComputeLane(config.threads, wait=device_wait(open_device(config.device))) as lane:
         server = BlockServer(lane, budget, secrets.randbits(48))
