@@ -132,6 +132,7 @@ async def _sample(servers: list[Server], memories: dict[str, Memory]) -> None:
 
 
 async def _progress(chats: Chats, servers: list[Server], begun_s: float) -> None:
+    shown = 0
     while True:
         await trio.sleep(PROGRESS_S)
         memory = ", ".join(f"{s.name} {s.reading().rss_bytes >> 20} MiB" for s in servers)
@@ -140,6 +141,9 @@ async def _progress(chats: Chats, servers: list[Server], begun_s: float) -> None
             f"{chats.cancelled} cancelled, {len(chats.failures)} wrong, "
             f"{len(chats.alarms())} alarms; {memory}"
         )
+        for line in chats.alarms()[shown:]:
+            say(f"  {line}")
+        shown = len(chats.alarms())
 
 
 def _judge_chats(row: Row, chats: Chats, names: list[str], took_s: float) -> None:
