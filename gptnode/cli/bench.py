@@ -25,6 +25,7 @@ from gptnode.cli.options import (
     identity_option,
     map_option,
     model_dir_option,
+    star_option,
     threads_option,
 )
 from gptnode.errors import UsageError
@@ -96,6 +97,7 @@ Examples:
 )
 @threads_option
 @device_option
+@star_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option(
     "--plot",
@@ -118,6 +120,7 @@ def bench_command(
     users: int,
     threads: int | None,
     device: str,
+    star: bool,
     as_json: bool,
     plot: Path | None,
 ) -> None:
@@ -144,6 +147,7 @@ def bench_command(
     if map_path is not None and identity_path is None:
         identity_path = default_identity_path()
     config = ClientConfig(
+        rings=not star,
         map_path=map_path,
         identity_path=identity_path if map_path is not None else None,
         model_name=model,

@@ -28,6 +28,7 @@ from gptnode.cli.options import (
     identity_option,
     map_option,
     model_dir_option,
+    star_option,
     threads_option,
 )
 from gptnode.cli.settings import model_defaults
@@ -59,6 +60,7 @@ __all__ = ["ChatOptions", "chat_command", "chat_options", "run_chat"]
 @device_option
 @threads_option
 @dtype_option
+@star_option
 def chat_command(
     map_path: Path | None,
     identity_path: Path | None,
@@ -69,6 +71,7 @@ def chat_command(
     device: str,
     threads: int | None,
     dtype: str | None,
+    star: bool,
     **chat: Any,
 ) -> None:
     """Chat over a swarm, or on this machine alone.
@@ -100,6 +103,7 @@ def chat_command(
         device=device,
         threads=threads,
         context_tokens=context_tokens,
+        rings=not star,
     )
     options = ChatOptions(**chat)
     if trio.run(until_terminated, partial(run_chat, config, options)):

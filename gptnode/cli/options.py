@@ -22,6 +22,7 @@ __all__ = [
     "map_option",
     "model_dir_option",
     "optional_byte_size",
+    "star_option",
     "threads_option",
 ]
 
@@ -113,6 +114,12 @@ threads_option = click.option(
     envvar="GPTNODE_THREADS",
     show_envvar=True,
     help="Threads that compute.  [default: torch's choice]",
+)
+
+star_option = click.option(
+    "--star",
+    is_flag=True,
+    help="Have each peer answer this node, in place of peers that hand on to each other.",
 )
 
 dtype_option = click.option(
