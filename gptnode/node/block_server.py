@@ -13,27 +13,18 @@ from functools import partial
 
 import structlog
 import trio
-from torch import Tensor
 
-from gptnode.errors import (
-    ContextError,
-    GptNodeError,
-    MismatchError,
-    NetworkError,
-    ProtocolError,
-)
-from gptnode.model.kv_cache import KVCache, kv_bytes_per_token
+from gptnode.errors import NetworkError, ProtocolError
+from gptnode.model.kv_cache import kv_bytes_per_token
 from gptnode.model.shard import BlockStack
 from gptnode.net.host import PeerStream
 from gptnode.net.server_channel import ServerChannel
 from gptnode.node.batching import Batcher
 from gptnode.node.budget import KVBudget, Refusal
 from gptnode.node.compute import ComputeLane
-from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.loading import ModelSource
-from gptnode.node.relaying import Compute, Dial, RelayedSession, RelayedSessions, dial_nobody
-from gptnode.node.step_work import StepWork
-from gptnode.node.tensors import check_hidden, from_wire, to_wire
+from gptnode.node.relaying import Dial, RelayedSession, RelayedSessions, dial_nobody
+from gptnode.node.served_context import MAX_CHUNK_TOKENS, ServedContext
 from gptnode.wire.limits import chunk_bytes
 from gptnode.wire.messages import (
     Close,
@@ -46,15 +37,12 @@ from gptnode.wire.messages import (
     Relay,
     Request,
     Step,
-    Stepped,
     Truncate,
     Truncated,
-    WireTensor,
 )
 
 __all__ = ["BlockServer", "KVBudget", "ServedModel"]
 
-MAX_CHUNK_TOKENS = 2 * PREFILL_CHUNK_TOKENS
 RETRY_LOADING_S = 1.0
 
 
@@ -64,16 +52,6 @@ class ServedModel:
 
     source: ModelSource
     stacks: tuple[BlockStack, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What a session is about: whose it is, over which blocks, and what it holds."""
-
-    peer_id: str
-    source: ModelSource
-    stack: BlockStack
-    cache: KVCache
 
 
 class BlockServer:
@@ -184,11 +162,12 @@ class BlockServer:
                 "session opened", model=key.name, blocks=str(stack.span), max_tokens=max_tokens
             )
             try:
-                context = _Context(peer_id, served.source, stack, cache)
-                compute = partial(self._step, context)
-                relayed = RelayedSession(channel, compute, payload_bytes, self.dial, nursery)
+                context = ServedContext(
+                    peer_id, served.source, stack, cache, self._batcher, self._epoch
+                )
+                relayed = RelayedSession(channel, context.step, payload_bytes, self.dial, nursery)
                 with self._relayed.listed(first.feed_key, relayed):
-                    await self._serve_steps(channel, cache, compute, relayed)
+                    await self._serve_steps(channel, context, relayed)
                 log.info("session closed", tokens=cache.length)
             finally:
                 # In the lane: a step that was cancelled may still be writing.
@@ -226,13 +205,14 @@ class BlockServer:
         raise Refusal(ErrorCode.NO_SPAN, f"serves blocks {held} of {key.name}, not {request.span}")
 
     async def _serve_steps(
-        self, channel: ServerChannel, cache: KVCache, compute: Compute, relayed: RelayedSession
+        self, channel: ServerChannel, context: ServedContext, relayed: RelayedSession
     ) -> None:
+        cache = context.cache
         while True:
             match await self._next(channel):
                 case Step() as step:
                     async with relayed.turn:
-                        stepped = await compute(step.position, step.hidden)
+                        stepped = await context.step(step.position, step.hidden)
                     await channel.send(stepped)
                 case Relay() as relay:
                     await relayed.relay(relay)
@@ -270,48 +250,6 @@ class BlockServer:
             finally:
                 self._idle.discard(scope)
         raise _going_away()
-
-    async def _step(self, context: _Context, position: int, sent: WireTensor) -> Stepped:
-        source, stack, cache = context.source, context.stack, context.cache
-        key = source.key
-        shape = sent.shape
-        if position > cache.length:
-            raise Refusal(
-                ErrorCode.BAD_POSITION,
-                f"step at position {position}, but the cache ends at {cache.length}",
-            )
-        if len(shape) != 3 or shape[0] != 1 or shape[1] > MAX_CHUNK_TOKENS:
-            raise Refusal(ErrorCode.BAD_TENSOR, f"a step takes (1, T, D), not {shape}")
-        tokens = shape[1]
-
-        def read() -> Tensor:
-            hidden = from_wire(sent, source.device)
-            check_hidden(hidden, (1, tokens, key.d_model), key.dtype, "the client")
-            return hidden
-
-        def write(result: Tensor) -> WireTensor:
-            check_hidden(result, (1, tokens, key.d_model), key.dtype, "the blocks")
-            # In the lane: trio's thread must not wait for a device.
-            return to_wire(result)
-
-        work = StepWork(context.peer_id, stack, cache, position, tokens, read, write)
-        try:
-            ran = await self._batcher.run(work)
-        except MismatchError as error:
-            raise Refusal(ErrorCode.BAD_TENSOR, error.detail) from error
-        except ContextError as error:
-            raise Refusal(ErrorCode.TOO_LONG, error.detail) from error
-        except GptNodeError as error:
-            raise Refusal(ErrorCode.INTERNAL, error.detail) from error
-        return Stepped(
-            position,
-            stack.span,
-            key.fingerprint,
-            self._epoch,
-            ran.value,
-            ran.queue_s,
-            ran.compute_s,
-        )
 
 
 def _going_away() -> Refusal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -95,6 +96,10 @@ class _Log:
             file.seek(self._seen)
             lines = file.read().decode(errors="replace").splitlines()
         return any(all(word in line for word in words) for line in lines)
+
+
+OF_THE_MODEL = ("a gap in the blocks", "blocks that the model hasn't")
+TROUBLED = re.compile(r"(\w+)(?:-\d+)? \(blocks")
 
 
 class _Editor:
@@ -210,10 +215,16 @@ class _Editor:
         at_s = time.monotonic()
         n_lines, in_force = len(self._chat.lines), self._chat.client.blocks_map
         route = self._chat.client.hops()
+        # How many blocks a model has, a server without any of them doesn't know.
+        judges = [
+            log
+            for log in self._logs
+            if kind not in OF_THE_MODEL or self._now.blocks_of(log.server.name, self._n_blocks)
+        ]
         reported = await self._until(
             lambda: (
                 any(where in line and "stays" in line for line in self._chat.lines[n_lines:])
-                and all(log.has(NOT_TAKEN, where) for log in self._logs)
+                and all(log.has(NOT_TAKEN, where) for log in judges)
             )
         )
         self.reported_s.append(time.monotonic() - at_s)
@@ -224,8 +235,9 @@ class _Editor:
         self._row.require(
             self._chat.client.blocks_map == in_force and same, f"{kind}: changed the route"
         )
-        for log in self._logs:
+        for log in judges:
             self._row.require(not log.has(TAKEN), f"{kind}: taken by {log.server.name}")
+        for log in self._logs:
             log.skip()
         self._write(self._text)
         back = await self._until(
@@ -259,9 +271,14 @@ class _Editor:
             path.write_text(text)
 
     def _route_follows(self) -> bool:
-        """Each block at its first holder, or at another that the map names while that one isn't
-        well."""
-        states = {peer.label: peer.state for peer in self._chat.client.peers()}
+        """Each block at its first holder, or at another that the map names if that one wasn't
+        well: nobody is gone back to without need."""
+        ill = {name for line in self._chat.lines for name in TROUBLED.findall(line)}
+        states = {
+            peer.label: peer.state
+            for peer in self._chat.client.peers()
+            if peer.label.split("-")[0] not in ill
+        }
         for hop in self._chat.client.hops():
             for block in hop.span:
                 holders = self._now.holders(block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,10 +25,10 @@ from gptnode.node.config import ClientConfig
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
 from gptnode.node.runtime import Engine, OpenedModel
+from gptnode.node.served_context import ServedContext
 from gptnode.node.stages import LocalStage
 from gptnode.node.swarm import Swarm
 from gptnode.span import Span
-from gptnode.wire.messages import Step
 from tests.tiny_llama import D_MODEL, write_tiny_llama
 
 from .benches import make_map
@@ -281,23 +282,23 @@ def lose_ben(
     swarm_config: ClientConfig, host: MemoryHost, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], None]:
     """Makes ben die in the middle of the step with that number."""
-    serve_step = BlockServer._step
+    serve_step = ServedContext.step
     ben = host.servers["ben"]
     fatal, served = 0, 0
 
-    async def counted(self: BlockServer, request: Step, *rest: object) -> object:
+    async def counted(self: ServedContext, *args: Any) -> object:
         nonlocal served
-        served += self is ben
-        if self is ben and served == fatal:
+        served += (at_ben := self._batcher is ben._batcher)
+        if at_ben and served == fatal:
             host.kill("ben")
             await trio.sleep_forever()
-        return await serve_step(self, request, *rest)  # type: ignore[arg-type]
+        return await serve_step(self, *args)
 
     def arm(step: int) -> None:
         nonlocal fatal
         fatal = step
 
-    monkeypatch.setattr(BlockServer, "_step", counted)
+    monkeypatch.setattr(ServedContext, "step", counted)
     return arm
 
 
@@ -366,15 +367,16 @@ async def test_over_a_swarm_each_user_has_sessions_of_its_own(
     swarm_config: ClientConfig, host: MemoryHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most: dict[str, int] = {}
-    serve_step = BlockServer._step
+    serve_step = ServedContext.step
 
-    async def counted(self: BlockServer, *args: object) -> object:
+    async def counted(self: ServedContext, *args: Any) -> object:
         for name in ("anna", "ben"):
-            if self is host.servers[name]:
-                most[name] = max(most.get(name, 0), self._budget.total.sessions)
-        return await serve_step(self, *args)  # type: ignore[arg-type]
+            server = host.servers[name]
+            if self._batcher is server._batcher:
+                most[name] = max(most.get(name, 0), server._budget.total.sessions)
+        return await serve_step(self, *args)
 
-    monkeypatch.setattr(BlockServer, "_step", counted)
+    monkeypatch.setattr(ServedContext, "step", counted)
     plan = BenchPlan(prompt_tokens=20, tokens=5, users=4)
     report = await measure(swarm_config, plan, report=ignore)
     assert most == {"anna": 4, "ben": 4}

@@ -107,7 +107,7 @@ async def test_tensors_become_bytes_in_the_lane(
         threads.append(threading.get_ident())
         return to_wire(x)
 
-    monkeypatch.setattr("gptnode.node.block_server.to_wire", noted)
+    monkeypatch.setattr("gptnode.node.served_context.to_wire", noted)
     async with session(host, "anna", open_for(source)) as (channel, _):
         await step(channel, 0, hidden(3))
     assert threads == [(await lane.run(threading.get_ident)).value]

@@ -13,6 +13,7 @@ from gptnode.node.block_server import BlockServer
 from gptnode.node.pipeline import Pipeline
 from gptnode.node.relaying import RelayedSession, dial_nobody
 from gptnode.node.ring import Ring
+from gptnode.node.served_context import ServedContext
 from gptnode.node.stages import RemoteStage
 from gptnode.span import Span
 from gptnode.wire.messages import Arrived, Relay, Stepped, Trace
@@ -180,15 +181,15 @@ async def test_a_stalled_round_is_left_and_the_star_finds_the_slow_hop(
 ) -> None:
     monkeypatch.setattr("gptnode.node.pace.SLOW_AT_LEAST_S", 0.1)
     ring = swarm_of(("0-1", ("anna",)), ("2-3", ("ben", "cleo")), rings=True)
-    compute = BlockServer._step
+    compute = ServedContext.step
     slow: list[BlockServer] = []
 
-    async def stalls(server: BlockServer, *args: Any) -> Stepped:
-        if server in slow:
+    async def stalls(context: ServedContext, *args: Any) -> Stepped:
+        if any(context._batcher is server._batcher for server in slow):
             await trio.sleep(5.0)
-        return await compute(server, *args)
+        return await compute(context, *args)
 
-    monkeypatch.setattr(BlockServer, "_step", stalls)
+    monkeypatch.setattr(ServedContext, "step", stalls)
     begun = await ring.greedy(PROMPT, 12)
     slow.append(host.servers["ben"])
     assert await ring.greedy(begun, 4) == await whole.greedy(PROMPT, 16)
