@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from gptnode.model.kv_cache import KVCache
 from gptnode.model.shard import BlockStack
 from gptnode.node.loading import folder_paths, open_device, open_model
 from gptnode.span import Span
@@ -20,23 +19,25 @@ WARM_UP_STEPS = 3
 
 
 def step_ms(stack: BlockStack, rows: int, tokens: int) -> float:
-    """The median step of ``rows`` contexts that grow together."""
+    """The median step of ``rows`` contexts with a cache each, joined as a server joins them."""
     room = CONTEXT_TOKENS + WARM_UP_STEPS + tokens
-    cache = KVCache(stack.config, stack.span, room, stack.dtype, stack.device, batch=rows)
     generator = torch.Generator().manual_seed(rows)
 
     def hidden(length: int) -> torch.Tensor:
-        shape = (rows, length, stack.config.d_model)
+        shape = (1, length, stack.config.d_model)
         return torch.randn(shape, generator=generator).to(stack.dtype)
 
-    stack(hidden(CONTEXT_TOKENS), cache)
+    caches = [stack.new_cache(room) for _ in range(rows)]
+    for cache in caches:
+        stack(hidden(CONTEXT_TOKENS), cache)
     times_ms = []
     for _ in range(WARM_UP_STEPS + tokens):
-        step = hidden(1)
+        steps = [(hidden(1), cache) for cache in caches]
         start = time.perf_counter()
-        stack(step, cache)
+        stack.batch(steps)
         times_ms.append(1000 * (time.perf_counter() - start))
-    cache.close()
+    for cache in caches:
+        cache.close()
     return statistics.median(times_ms[WARM_UP_STEPS:])
 
 
