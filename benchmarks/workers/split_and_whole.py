@@ -60,9 +60,9 @@ class Side:
 async def main() -> None:
     """See the module's docstring."""
     folder, map_path, identity, threads, prompt_tokens, tokens = sys.argv[1:]
-    whole = ClientConfig(model_dir=Path(folder), threads=int(threads))
+    whole = ClientConfig(model_dir=Path(folder), threads=int(threads), speculate=False)
     split = ClientConfig(
-        map_path=Path(map_path), identity_path=Path(identity), threads=int(threads)
+        speculate=False, map_path=Path(map_path), identity_path=Path(identity), threads=int(threads)
     )
     async with AsyncExitStack() as stack:
         sides = []

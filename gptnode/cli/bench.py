@@ -148,6 +148,7 @@ def bench_command(
         identity_path = default_identity_path()
     config = ClientConfig(
         rings=not star,
+        speculate=False,  # ids at random repeat nothing, and every step counts
         map_path=map_path,
         identity_path=identity_path if map_path is not None else None,
         model_name=model,

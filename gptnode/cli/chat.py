@@ -61,6 +61,12 @@ __all__ = ["ChatOptions", "chat_command", "chat_options", "run_chat"]
 @threads_option
 @dtype_option
 @star_option
+@click.option(
+    "--no-speculation",
+    is_flag=True,
+    help="Compute token by token: don't guess what comes next from what was there before. The "
+    "tokens are the same.",
+)
 def chat_command(
     map_path: Path | None,
     identity_path: Path | None,
@@ -72,6 +78,7 @@ def chat_command(
     threads: int | None,
     dtype: str | None,
     star: bool,
+    no_speculation: bool,
     **chat: Any,
 ) -> None:
     """Chat over a swarm, or on this machine alone.
@@ -104,6 +111,7 @@ def chat_command(
         threads=threads,
         context_tokens=context_tokens,
         rings=not star,
+        speculate=not no_speculation,
     )
     options = ChatOptions(**chat)
     if trio.run(until_terminated, partial(run_chat, config, options)):

@@ -132,6 +132,9 @@ def stats(session: ChatSession) -> list[str]:
             f"{totals.prefill_s:.2f} s of prefill",
         )
     )
+    guesses = session.client.guesses
+    if guesses is not None and guesses[0]:
+        rows.append(("guessed ahead", f"{tokens(guesses[0])}, {guesses[1]} of them right"))
     verified = session.client.verified
     if verified is not None:
         missed = f", {verified.missed} had nobody to compare with" if verified.missed else ""

@@ -87,6 +87,12 @@ class Client:
         return self._generator.prefilled_tokens
 
     @property
+    def guesses(self) -> tuple[int, int] | None:
+        """Tokens that were guessed ahead, and those that were right; None without guesses."""
+        speculation = self._generator.speculation
+        return (speculation.guessed, speculation.right) if speculation is not None else None
+
+    @property
     def verified(self) -> VerifyTally | None:
         """How many steps of peers others have computed too; None where none are to be."""
         verifier = self._swarm.verifier

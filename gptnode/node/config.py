@@ -26,6 +26,7 @@ class ClientConfig:
     ``wait_s``: how long an answer waits where some blocks have no live peer; may be infinite.
     ``verify``: the fraction of the peers' steps that others compute too, to compare; 0 to 1.
     ``rings``: whether peers hand on to each other; else each of them answers this node.
+    ``speculate``: whether tokens are guessed ahead, which changes none of them.
     """
 
     map_path: Path | None = None
@@ -40,6 +41,7 @@ class ClientConfig:
     wait_s: float = 0.0
     verify: float = 0.0
     rings: bool = True
+    speculate: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

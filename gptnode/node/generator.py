@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 
 import torch
+import trio
 
 from gptnode.model.sampler import Sampler
 from gptnode.model.shard import Embedding, Head
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.pipeline import HopFailure, Pipeline, PipelineStep
+from gptnode.node.speculation import Ready, Speculation
 from gptnode.node.swarm import Swarm
 from gptnode.node.timing import Tally, TokenTiming
 from gptnode.node.verify import WrongAnswers
@@ -41,6 +43,7 @@ class Generator:
         max_tokens: int,
         *,
         rings: bool = False,
+        speculate: bool = False,
     ) -> None:
         """A generator without sessions yet.
 
@@ -52,6 +55,8 @@ class Generator:
             device: Where they are.
             max_tokens: The longest context, for which peers are asked to reserve room.
             rings: Whether peers may hand on to each other.
+            speculate: Whether to guess tokens ahead, where that changes no token: where rows of a
+                step are the same to the bit, alone and together.
         """
         self.max_tokens = max_tokens
         self.prefilled_tokens = 0
@@ -67,6 +72,9 @@ class Generator:
             rings=rings,
             report=swarm.say,
         )
+        exact = swarm.replay_rows > 1 and head.joint_rows > 1
+        self.speculation = Speculation() if speculate and exact else None
+        self._ready = Ready()
         self._cached: list[int] = []
         self._ahead: tuple[int, torch.Tensor] | None = None  # a token and its embedding
 
@@ -81,6 +89,12 @@ class Generator:
         """
         started_s = time.perf_counter()
         tally = Tally()
+        ready = self._ready.take(ids, sampler)
+        if ready is not None:
+            await trio.lowlevel.checkpoint()
+            tally.begin()
+            self.timing = tally.done(time.perf_counter() - started_s)
+            return ready
         self._swarm.be_patient_anew()
         while True:
             tally.begin()
@@ -119,6 +133,7 @@ class Generator:
     async def forget(self) -> None:
         """End the sessions, here and on the peers; their caches are freed."""
         self._cached.clear()
+        self._ready = Ready()
         self._pipeline.log.cut(0)
         self._pipeline.use(())
         await self._swarm.close()
@@ -130,11 +145,36 @@ class Generator:
         if keep < len(self._cached):
             del self._cached[keep:]
             await self._pipeline.truncate(keep)
+        if self.speculation is not None and len(ids) - len(self._cached) == 1:
+            return await self._speculate(self.speculation, ids, sampler, tally)
         last = await self._prefill(ids, tally)
         await self._swarm.verifier.settle()
         sampled = await self._lane.run(lambda: self._sample(last, ids, sampler))
         tally.own(sampled.compute_s)
         token, self._ahead = sampled.value
+        return token
+
+    async def _speculate(
+        self, speculation: Speculation, ids: list[int], sampler: Sampler, tally: Tally
+    ) -> int:
+        """A step of the last of ``ids`` and a guess of what follows; the token after ``ids``.
+
+        The tokens after that one which the guess has earned are ready for the next calls.
+        """
+        began_s = time.perf_counter()
+        start = len(self._cached)
+        guess = speculation.draft(ids, self.max_tokens - len(ids))
+        step = await self._step_at([*ids, *guess], start, tally)
+        await self._pipeline.forward(step)
+        await self._swarm.verifier.settle()
+        sampled = await self._lane.run(lambda: self._sample_rows(step.hidden, ids, guess, sampler))
+        token, *more = tokens = sampled.value
+        self._cached.extend((*ids[start:], *guess[: len(more)]))
+        self.prefilled_tokens = len(self._cached)
+        self._ready = Ready([*ids, token], more, sampler)
+        tally.own(sampled.compute_s)
+        tally.chunk(len(step.ids), step.timings)
+        speculation.note(len(guess), len(tokens) - 1, time.perf_counter() - began_s)
         return token
 
     async def _prefill(self, ids: list[int], tally: Tally) -> torch.Tensor:
@@ -204,6 +244,20 @@ class Generator:
         """In the lane: a token, and its embedding: the next step needn't come here for it."""
         token = sampler.sample(self._head(last)[0], ids)
         return token, (token, self._embed([token]))
+
+    def _sample_rows(
+        self, hidden: torch.Tensor, ids: list[int], guess: list[int], sampler: Sampler
+    ) -> list[int]:
+        """In the lane: what is sampled after ``ids``, and after each guess that was sampled."""
+        logits = self._head(hidden[0].unsqueeze(1))
+        tokens: list[int] = []
+        for row in logits:
+            tokens.append(sampler.sample(row, [*ids, *tokens]))
+            if len(tokens) > len(guess) or tokens[-1] != guess[len(tokens) - 1]:
+                break
+        if len(tokens) == 1:
+            self._ahead = (tokens[0], self._embed(tokens))
+        return tokens
 
     def _embed(self, ids: list[int]) -> torch.Tensor:
         embedded: torch.Tensor = self._embedding(torch.tensor([ids], device=self._device))

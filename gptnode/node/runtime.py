@@ -161,7 +161,14 @@ async def open_engine(
             embedding = (await lane.run(source.load_embedding)).value
             head = (await lane.run(lambda: source.load_head(embedding))).value
             generator = Generator(
-                embedding, head, swarm, lane, source.device, max_tokens, rings=config.rings
+                embedding,
+                head,
+                swarm,
+                lane,
+                source.device,
+                max_tokens,
+                rings=config.rings,
+                speculate=config.speculate,
             )
             peer_id = host.peer_id if host is not None else None
             try:

@@ -244,7 +244,7 @@ class _Editor:
         back = await self._until(
             lambda: (
                 any("as it was again" in line for line in self._chat.lines[n_lines:])
-                and all(log.has(TAKEN) for log in self._logs)
+                and all(log.has(TAKEN) for log in judges)
             )
         )
         self._row.require(back, f"{kind}: not seen that it was mended")

@@ -114,6 +114,7 @@ class ScriptedClient:
     peer_id = None
     blocks_map = None
     verified: VerifyTally | None = None
+    guesses: tuple[int, int] | None = None
 
     def __init__(self, folder: Path) -> None:
         self._words = HfTokenizer.from_file(str(folder / "tokenizer.json"))

@@ -263,7 +263,9 @@ def test_the_options_are_what_is_measured(fake: FakeMeasure) -> None:
     )
     assert fake.asked == [
         (
-            ClientConfig(model_dir=Path("models/x"), dtype="f16", device="cuda:1", threads=3),
+            ClientConfig(
+                model_dir=Path("models/x"), dtype="f16", device="cuda:1", threads=3, speculate=False
+            ),
             BenchPlan(prompt_tokens=7, tokens=8, context_tokens=9, repeat=2),
         )
     ]
@@ -273,7 +275,10 @@ def test_a_map_is_measured_as_the_client_of_an_identity(fake: FakeMeasure) -> No
     run("--map", "map.json", "--identity", "laptop.key", "--model", "demo")
     ((config, plan),) = fake.asked
     assert config == ClientConfig(
-        map_path=Path("map.json"), identity_path=Path("laptop.key"), model_name="demo"
+        map_path=Path("map.json"),
+        identity_path=Path("laptop.key"),
+        model_name="demo",
+        speculate=False,
     )
     assert plan == BenchPlan(prompt_tokens=512, tokens=32)
 
@@ -284,7 +289,7 @@ def test_a_folder_that_was_typed_beats_the_map_of_the_environment(
     monkeypatch.setenv("GPTNODE_MAP", "map.json")
     monkeypatch.setenv("GPTNODE_IDENTITY", "laptop.key")
     run("--model-dir", "models/x")
-    assert fake.asked[0][0] == ClientConfig(model_dir=Path("models/x"))
+    assert fake.asked[0][0] == ClientConfig(model_dir=Path("models/x"), speculate=False)
 
 
 def test_a_folder_of_the_environment_is_where_the_maps_model_is(
@@ -293,7 +298,10 @@ def test_a_folder_of_the_environment_is_where_the_maps_model_is(
     monkeypatch.setenv("GPTNODE_MODEL_DIR", "models/x")
     run("--map", "map.json", "--identity", "laptop.key")
     assert fake.asked[0][0] == ClientConfig(
-        map_path=Path("map.json"), identity_path=Path("laptop.key"), model_dir=Path("models/x")
+        map_path=Path("map.json"),
+        identity_path=Path("laptop.key"),
+        model_dir=Path("models/x"),
+        speculate=False,
     )
 
 

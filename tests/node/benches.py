@@ -62,6 +62,7 @@ class Bench:
         verify: float = 0.0,
         rng: Random | None = None,
         rings: bool = False,
+        speculate: bool = False,
     ) -> None:
         self.reports: list[str] = []
         self.swarm = Swarm(
@@ -85,10 +86,14 @@ class Bench:
             torch.device("cpu"),
             max_tokens=1024,
             rings=rings,
+            speculate=speculate,
         )
 
     async def greedy(self, ids: list[int], n: int) -> list[int]:
-        sampler = Sampler(Sampling(temperature=0.0))
+        return await self.sampled(ids, n, Sampling(temperature=0.0))
+
+    async def sampled(self, ids: list[int], n: int, sampling: Sampling) -> list[int]:
+        sampler = Sampler(sampling)
         ids = list(ids)
         for _ in range(n):
             ids.append(await self.generator.next_token(ids, sampler))

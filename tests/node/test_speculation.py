@@ -1,0 +1,185 @@
+"""Guessing tokens ahead changes none of them, and saves steps where text repeats itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptnode.model.native.binding import kernels
+from gptnode.model.sampler import Sampling
+from gptnode.node.compute import ComputeLane
+from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
+from gptnode.node.speculation import LENGTHS, DraftLength, PromptLookup, Ready
+from gptnode.node.stages import LocalStage, RemoteStage
+
+from .benches import PROMPT, Bench, SwarmOf
+from .conftest import MemoryHost
+
+REPEATS = [*([5, 6, 7, 8, 9, 10, 11, 12] * 4), 5, 6, 7]
+SAMPLINGS = [
+    Sampling(temperature=0.0),
+    Sampling(temperature=0.0, repetition_penalty=1.3),
+    *(Sampling(temperature=0.3, seed=seed) for seed in range(3)),
+    Sampling(temperature=1.0, top_p=0.9, min_p=0.01, seed=7),
+]
+
+needs_kernels = pytest.mark.skipif(kernels is None, reason="the kernels aren't built here")
+
+
+@pytest.fixture
+def source(tiny_model: Path) -> ModelSource:
+    """The tiny model in bf16: there, rows of a step are the same alone and together."""
+    return open_model("tiny", folder_paths(tiny_model), "bf16", open_device("cpu"))
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each step had."""
+    seen: list[int] = []
+    for kind in (LocalStage, RemoteStage):
+        forward = kind.forward
+
+        async def counted(
+            stage: Any, hidden: torch.Tensor, position: int, forward: Callable[..., Any] = forward
+        ) -> torch.Tensor:
+            seen.append(hidden.shape[1])
+            result: torch.Tensor = await forward(stage, hidden, position)
+            return result
+
+        monkeypatch.setattr(kind, "forward", counted)
+    return seen
+
+
+@pytest.fixture
+def guessing(source: ModelSource, lane: ComputeLane, nursery: trio.Nursery) -> Bench:
+    return Bench(source, lane, nursery, speculate=True)
+
+
+@needs_kernels
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+@pytest.mark.parametrize("prompt", [PROMPT, REPEATS], ids=["plain", "repeats"])
+async def test_the_tokens_are_those_without_guesses(
+    guessing: Bench, whole: Bench, sampling: Sampling, prompt: list[int]
+) -> None:
+    assert await guessing.sampled(prompt, 60, sampling) == await whole.sampled(prompt, 60, sampling)
+    speculation = guessing.generator.speculation
+    assert speculation is not None
+    assert speculation.right <= speculation.guessed
+
+
+@needs_kernels
+async def test_text_that_repeats_itself_takes_fewer_steps(
+    guessing: Bench, rows: list[int], whole: Bench
+) -> None:
+    said = await whole.greedy(PROMPT, 80)  # a small model ends in a circle
+    plain = len(rows)
+    rows.clear()
+    assert await guessing.greedy(PROMPT, 80) == said
+    assert len(rows) < plain
+    assert max(rows[1:]) > 1
+    assert guessing.generator.speculation is not None
+    assert guessing.generator.speculation.right > 0
+
+
+@needs_kernels
+async def test_other_turns_and_taken_back_ones_are_right_after_guesses(
+    guessing: Bench, whole: Bench
+) -> None:
+    begun = await guessing.greedy(PROMPT, 50)
+    for ids in ([*begun, 9, 8, 7], begun[:20], begun[:-3], [5, *begun], begun):
+        assert await guessing.greedy(ids, 9) == await whole.greedy(ids, 9)
+
+
+@needs_kernels
+@pytest.mark.parametrize("rings", [False, True])
+async def test_a_replica_takes_over_between_guesses(
+    swarm_of: SwarmOf, whole: Bench, host: MemoryHost, rings: bool
+) -> None:
+    swarm = swarm_of(("0-1", ("anna",)), ("2-3", ("ben", "cleo")), rings=rings, speculate=True)
+    ids = await swarm.greedy(PROMPT, 40)
+    host.kill("ben")
+    assert await swarm.greedy(ids, 20) == await whole.greedy(PROMPT, 60)
+    assert swarm.swarm.hops()[1].label == "cleo"
+
+
+@needs_kernels
+async def test_guesses_end_at_the_end_of_the_context(guessing: Bench, whole: Bench) -> None:
+    room = guessing.generator.max_tokens
+    ids = [REPEATS[i % 8] for i in range(room - 10)]
+    assert await guessing.greedy(ids, 10) == await whole.greedy(ids, 10)
+
+
+async def test_there_are_no_guesses_where_rows_differ_by_their_company(
+    tiny_model: Path, lane: ComputeLane, nursery: trio.Nursery
+) -> None:
+    source = open_model("tiny", folder_paths(tiny_model), "f32", open_device("cpu"))
+    assert Bench(source, lane, nursery, speculate=True).generator.speculation is None
+
+
+async def test_a_cancelled_guess_leaves_everything_in_order(
+    guessing: Bench, whole: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await guessing.greedy(PROMPT, 30)
+    for _ in range(20):
+        with trio.move_on_after(0.0005):
+            ids = await guessing.greedy(ids, 1)
+    assert await guessing.greedy(ids, 10) == await whole.greedy(ids, 10)
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 8))
+def test_a_guess_is_what_followed_the_same_tokens_before(ids: list[int], most: int) -> None:
+    guess = PromptLookup().draft(ids, most)
+    assert len(guess) <= most
+    if guess:
+        ends = [
+            at
+            for n in (2, 3, 4)
+            for at in range(n, len(ids))
+            if ids[at - n : at] == ids[-n:] and ids[at : at + most] == guess
+        ]
+        assert ends
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=20), max_size=6))
+def test_a_lookup_that_follows_a_context_guesses_as_a_new_one(parts: list[list[int]]) -> None:
+    lookup, ids = PromptLookup(), list[int]()
+    for part in parts:
+        ids = [*ids[: len(ids) - len(part) // 2], *part]
+        assert lookup.draft(ids, 5) == PromptLookup().draft(ids, 5)
+
+
+def test_right_guesses_over_a_slow_link_get_long_and_wrong_ones_end() -> None:
+    length = DraftLength()
+    assert length.best() == 0  # first a step without
+    length.note(0, 0, 0.2)
+    for _ in range(20):
+        guessed = length.best()
+        length.note(guessed, guessed, 0.2 + 0.002 * guessed)
+    assert length.best() == max(LENGTHS)
+    for _ in range(40):
+        guessed = length.best()
+        length.note(guessed, 0, 0.2 + 0.05 * guessed if guessed else 0.2)
+    tries = []
+    for _ in range(64):
+        tries.append(length.best())
+        length.note(tries[-1], 0, 0.2 + 0.05 * tries[-1])
+    assert 2 <= sum(guessed > 0 for guessed in tries) <= 6  # now and then, as text may change
+
+
+def test_tokens_that_are_ready_are_for_the_same_context_and_sampler_alone() -> None:
+    one, other = object(), object()
+    ready = Ready([1, 2, 3], [4, 5], one)
+    assert ready.take([1, 2, 3], one) == 4
+    assert ready.take([1, 2, 3, 4], one) == 5
+    assert ready.take([1, 2, 3, 4, 5], one) is None
+    assert Ready([1, 2], [3], one).take([1, 2], other) is None
+    changed = Ready([1, 2], [3], one)
+    assert changed.take([1, 9], one) is None
+    assert changed.take([1, 2], one) is None
