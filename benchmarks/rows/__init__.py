@@ -7,6 +7,7 @@ from benchmarks.rows.batched import BATCHED
 from benchmarks.rows.context_curve import CONTEXT_CURVE
 from benchmarks.rows.decode import DECODE
 from benchmarks.rows.echo import ECHO
+from benchmarks.rows.latency import LATENCY
 from benchmarks.rows.long_context import LONG_CONTEXT
 from benchmarks.rows.memory import MEMORY
 from benchmarks.rows.prefill import PREFILL
@@ -26,5 +27,6 @@ ROWS: tuple[Row, ...] = (
     CONTEXT_CURVE,
     BATCHED,
     USERS,
+    LATENCY,
     ECHO,
 )
