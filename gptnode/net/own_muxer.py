@@ -148,6 +148,8 @@ class OwnMuxer:
         receiver = self._receivers.get(stream)
         if receiver is not None and stream.unread_bytes:
             receiver(self._state.take(stream, stream.unread_bytes) or b"")
+            if self._state.has_more:  # a window, perhaps
+                self._carrier.send_soon()
 
     def _end(self, reason: str) -> None:
         if self._state.lost is None:
@@ -192,14 +194,15 @@ class OwnMuxer:
         self.readable(stream)
 
     def deliver(self, stream: MuxStream, receiver: Callable[[bytes], None] | None) -> None:
-        """Hand what arrives to ``receiver`` at once, without a switch of tasks; None: no more.
+        """Hand what has arrived, and arrives, to ``receiver`` at once; None: no more.
 
-        It must not fail. Ends of the stream still show to whoever waits for it.
+        It must not fail. There is no switch of tasks, and nothing is left for ``take`` that could
+        be overtaken. Ends of the stream still show to whoever waits for it.
         """
-        if receiver is None:
-            self._receivers.pop(stream, None)
-        else:
+        self._receivers.pop(stream, None)
+        if receiver is not None:
             self._receivers[stream] = receiver
+            self._hand_over(stream)
 
     async def take(self, stream: MuxStream, max_bytes: int) -> bytes | None:
         """What is there; see Muxer."""

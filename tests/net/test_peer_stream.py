@@ -300,3 +300,43 @@ async def test_two_tasks_in_one_direction_are_refused() -> None:
             with pytest.raises(trio.BusyResourceError):
                 await stream.receive_some()
             nursery.cancel_scope.cancel()
+
+
+async def test_what_arrives_is_handed_over_in_order_whoever_takes_it() -> None:
+    """At once over the own stream layer, by reading over Yamux: together it is all that was sent."""
+    sent = [os.urandom(n) for n in (1, 5_000, 200_000, 3, 70_000)]
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def handler(stream: PeerStream) -> None:
+        await stream.send_all(sent[0])
+        await stream.send_all(sent[1])
+        begun.set()
+        await go_on.wait()
+        for data in sent[2:]:
+            await stream.send_all(data)
+        await stream.aclose()
+
+    async with server_and_client(handler) as (server, client):
+        stream = await client.open_stream(server.peer_id)
+        await begun.wait()
+        await trio.sleep(0.05)  # some is here before anybody wants it
+        received = bytearray()
+        stream.deliver_to(received.extend)
+        go_on.set()
+        while data := await stream.receive_some():
+            received += data
+        assert received == b"".join(sent)
+        await stream.aclose()
+
+
+async def test_what_can_be_sent_at_once_is_and_the_rest_is_told() -> None:
+    async with server_and_client() as (server, client):
+        stream = await client.open_stream(server.peer_id)
+        data = os.urandom(3 << 20)
+        rest = stream.send_now(memoryview(data))
+        assert bytes(rest) == data[len(data) - len(rest) :]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, rest)
+            assert await read_exactly(stream, len(data)) == data
+        await stream.aclose()
+        assert bytes(stream.send_now(memoryview(b"late"))) == b"late"
