@@ -303,7 +303,7 @@ async def test_two_tasks_in_one_direction_are_refused() -> None:
 
 
 async def test_what_arrives_is_handed_over_in_order_whoever_takes_it() -> None:
-    """At once over the own stream layer, by reading over Yamux: together it is all that was sent."""
+    """At once over the own stream layer, by reading over Yamux: together it is all."""
     sent = [os.urandom(n) for n in (1, 5_000, 200_000, 3, 70_000)]
     begun, go_on = trio.Event(), trio.Event()
 
