@@ -9,7 +9,8 @@ that a newer peer may add some; missing ones are errors. Knows neither streams n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import msgpack
 
@@ -45,6 +46,7 @@ from gptnode.wire.messages import (
 __all__ = ["decode", "encode", "tag_of"]
 
 Payload: TypeAlias = bytes | memoryview
+Travelling = TypeVar("Travelling", Relay, Arrived)
 
 _EMPTY = b""
 
@@ -230,17 +232,8 @@ def _read_stepped(fields: Fields, payload: memoryview) -> Stepped:
     )
 
 
-def _read_relay(fields: Fields, payload: memoryview) -> Relay:
-    return Relay(
-        fields.integer("ticket"),
-        fields.integer("position"),
-        fields.tensor("hidden", payload),
-        fields.trail("trail"),
-    )
-
-
-def _read_arrived(fields: Fields, payload: memoryview) -> Arrived:
-    return Arrived(
+def _read_travelling(kind: type[Travelling], fields: Fields, payload: memoryview) -> Travelling:
+    return kind(
         fields.integer("ticket"),
         fields.integer("position"),
         fields.tensor("hidden", payload),
@@ -270,9 +263,9 @@ _READERS: dict[str, Callable[[Fields, memoryview], Message]] = {
     "forwarding": lambda fields, _: Forwarding(fields.text("refusal")),
     "feed": lambda fields, _: Feed(fields.text("feed_key")),
     "fed": lambda fields, _: Fed(fields.integer("max_chunk_tokens")),
-    "relay": _read_relay,
+    "relay": partial(_read_travelling, Relay),
     "relayed": lambda fields, _: Relayed(fields.integer("count")),
-    "arrived": _read_arrived,
+    "arrived": partial(_read_travelling, Arrived),
     "stranded": lambda fields, _: Stranded(fields.integer("ticket"), fields.text("reason")),
     "ping": lambda fields, _: Ping(fields.integer("nonce")),
     "pong": lambda fields, _: Pong(fields.integer("nonce")),
