@@ -44,9 +44,10 @@ def test_the_hops_add_up_to_the_step(found: dict[str, Any]) -> None:
     assert found["decode_tokens_per_s"] == pytest.approx(1000 / step_ms, rel=0.001)
 
 
-def test_the_hops_add_up_to_the_prefill(found: dict[str, Any]) -> None:
+def test_the_hops_of_a_prefill_are_busy_at_the_same_time(found: dict[str, Any]) -> None:
     (prefill_ms,) = found["prefills_ms"]
-    assert total_ms(found["prefill"]) == pytest.approx(prefill_ms, abs=ROUNDING_MS)
+    assert all(hop["compute_ms"] <= prefill_ms for hop in found["prefill"]["hops"])
+    assert total_ms(found["prefill"]) >= prefill_ms - ROUNDING_MS
     assert found["ttft_s"] == pytest.approx(prefill_ms / 1000, abs=1e-6)
     assert found["prefill_tokens_per_s"] == pytest.approx(300_000 / prefill_ms, rel=0.001)
 
