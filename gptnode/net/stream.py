@@ -122,10 +122,10 @@ class PeerStream(trio.abc.Stream):
             self._receiving = False
 
     def deliver_to(self, receiver: Callable[[bytes], None]) -> None:
-        """Hand what arrives to ``receiver`` at once, where the stream layer can do that.
+        """Hand what has arrived, and arrives, to ``receiver`` at once, where that can be done.
 
-        ``receive_some`` then gives what arrived before, what ``receiver`` is not given, and the
-        end. Ended by ``aclose`` and ``reset``.
+        ``receive_some`` then gives what ``receiver`` isn't given (over Yamux all), and the end.
+        Ended by ``aclose`` and ``reset``.
         """
         if isinstance(self._muxer, OwnMuxer):
             self._muxer.deliver(self._muxed, receiver)

@@ -30,6 +30,8 @@ from gptnode.node.timing import HopTiming
 __all__ = ["HopFailure", "Pipeline", "PipelineStep"]
 
 STAR_S = 30.0  # after a ring broke
+JUDGED_TOKENS = 16
+"""Steps of so few take about as long as those of one: a token and what is guessed after it."""
 
 
 @dataclass(slots=True)
@@ -233,7 +235,7 @@ class Pipeline:
     async def _round(self, ring: Ring, step: PipelineStep) -> None:
         """A ring's part of a step; one that fails is left, and its stages take the step."""
         pace = self._paces[ring]
-        judged = len(step.ids) == 1
+        judged = len(step.ids) <= JUDGED_TOKENS
         hidden = step.hidden
         began_s = trio.current_time()
         try:
@@ -258,7 +260,7 @@ class Pipeline:
         if stage.peer_id is not None:
             step.inputs[stage.span.start] = step.hidden
         pace = self._paces[stage]
-        judged = stage.peer_id is not None and len(step.ids) == 1
+        judged = stage.peer_id is not None and len(step.ids) <= JUDGED_TOKENS
         patience_s = pace.patience_s if judged else math.inf
         if patience_s < math.inf and not self._replaceable(stage):
             patience_s = math.inf

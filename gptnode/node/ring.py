@@ -157,10 +157,6 @@ class Ring:
         self.timings = _timings(message, round_, answered_s, done_s)
         return result
 
-    def give_up(self, reason: str) -> None:
-        """Fail all rounds: the ring isn't used any more."""
-        self._break(reason)
-
     def arrived(self, message: Arrived) -> None:
         """Heard from the last session; a ticket that nobody waits for any more is dropped."""
         round_ = self._rounds.get(message.ticket)

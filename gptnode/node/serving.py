@@ -27,7 +27,7 @@ from gptnode.node.status import report_status
 from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
 from gptnode.span import Span
 
-__all__ = ["ReadyInfo", "serve"]
+__all__ = ["ReadyInfo", "serve", "stream_slots"]
 
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/4001"
 # Longest wait for sessions to end; closing the host takes a second more.
@@ -65,10 +65,7 @@ async def serve(
     identity = load_identity(config.identity_path)
     allow = AllowList(blocks_map)
     budget = _budget(config)
-    # Another server may feed all sessions, each over a stream of its own.
-    slots = StreamSlots(
-        budget.max_sessions + SPARE_STREAMS, 2 * budget.max_sessions + 4 * SPARE_STREAMS
-    )
+    slots = stream_slots(budget)
     with ComputeLane(config.threads, wait=device_wait(open_device(config.device))) as lane:
         server = BlockServer(lane, budget, secrets.randbits(48))
         keeper = BlockKeeper(config, identity.peer_id, lane, server)
@@ -119,6 +116,14 @@ async def _drain(server: BlockServer) -> None:
         await server.drain()
     if scope.cancelled_caught:
         log.warning("some sessions did not end in time and are cut off", after_s=DRAIN_S)
+
+
+def stream_slots(budget: KVBudget) -> StreamSlots:
+    """Streams for all sessions of ``budget``, and as many that feed them: over a ring another
+    server may feed all of them, each over a stream of its own."""
+    return StreamSlots(
+        budget.max_sessions + SPARE_STREAMS, 2 * budget.max_sessions + 4 * SPARE_STREAMS
+    )
 
 
 def _budget(config: ServeConfig) -> KVBudget:

@@ -17,9 +17,10 @@ from gptnode.errors import MapError, NetworkError, PeerRefusedError, StreamLostE
 from gptnode.net.client_channel import ClientChannel
 from gptnode.net.host import Host, open_host
 from gptnode.net.identity import Identity, create_identity, load_identity
+from gptnode.node.budget import KVBudget
 from gptnode.node.config import ServeConfig
 from gptnode.node.loading import ModelSource
-from gptnode.node.serving import ReadyInfo, serve
+from gptnode.node.serving import ReadyInfo, serve, stream_slots
 from gptnode.node.status_file import read_status, status_path
 from gptnode.span import Span
 from gptnode.wire.limits import chunk_bytes
@@ -313,3 +314,9 @@ async def test_a_server_that_can_not_serve_its_map_does_not_start(place: Place) 
     place.write_map([], routes=[{"blocks": "0-3", "peers": ["ben"]}])
     with pytest.raises(MapError, match="none gives blocks to this node"):
         await serve(place.config, ready=lambda _: None)
+
+
+def test_another_server_may_feed_all_sessions_whoever_they_belong_to() -> None:
+    slots = stream_slots(KVBudget(1 << 20, 64, max_peer_sessions=32))
+    clients = [f"client {number % 2}" for number in range(64)]
+    assert all(slots.take(peer_id) for peer_id in (*clients, *["anna"] * 64))

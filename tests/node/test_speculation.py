@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from gptnode.model.native.binding import kernels
 from gptnode.model.sampler import Sampling
+from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
+from gptnode.node.served_context import ServedContext
 from gptnode.node.speculation import LENGTHS, DraftLength, PromptLookup, Ready
 from gptnode.node.stages import LocalStage, RemoteStage
+from gptnode.wire.messages import Stepped, WireTensor
 
 from .benches import PROMPT, Bench, SwarmOf
 from .conftest import MemoryHost
@@ -58,6 +61,12 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
+def always_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses don't depend on how fast this machine is."""
+    monkeypatch.setattr(DraftLength, "best", lambda length: 3)
+
+
+@pytest.fixture
 def guessing(source: ModelSource, lane: ComputeLane, nursery: trio.Nursery) -> Bench:
     return Bench(source, lane, nursery, speculate=True)
 
@@ -75,6 +84,7 @@ async def test_the_tokens_are_those_without_guesses(
 
 
 @needs_kernels
+@pytest.mark.usefixtures("always_three")
 async def test_text_that_repeats_itself_takes_fewer_steps(
     guessing: Bench, rows: list[int], whole: Bench
 ) -> None:
@@ -89,6 +99,7 @@ async def test_text_that_repeats_itself_takes_fewer_steps(
 
 
 @needs_kernels
+@pytest.mark.usefixtures("always_three")
 async def test_other_turns_and_taken_back_ones_are_right_after_guesses(
     guessing: Bench, whole: Bench
 ) -> None:
@@ -98,6 +109,7 @@ async def test_other_turns_and_taken_back_ones_are_right_after_guesses(
 
 
 @needs_kernels
+@pytest.mark.usefixtures("always_three")
 @pytest.mark.parametrize("rings", [False, True])
 async def test_a_replica_takes_over_between_guesses(
     swarm_of: SwarmOf, whole: Bench, host: MemoryHost, rings: bool
@@ -106,6 +118,32 @@ async def test_a_replica_takes_over_between_guesses(
     ids = await swarm.greedy(PROMPT, 40)
     host.kill("ben")
     assert await swarm.greedy(ids, 20) == await whole.greedy(PROMPT, 60)
+    assert swarm.swarm.hops()[1].label == "cleo"
+
+
+@needs_kernels
+@pytest.mark.usefixtures("always_three")
+@pytest.mark.parametrize("rings", [False, True])
+async def test_a_peer_that_gets_slow_is_replaced_among_guesses(
+    swarm_of: SwarmOf,
+    whole: Bench,
+    host: MemoryHost,
+    monkeypatch: pytest.MonkeyPatch,
+    rings: bool,
+) -> None:
+    monkeypatch.setattr("gptnode.node.pace.SLOW_AT_LEAST_S", 0.1)
+    compute, slow = ServedContext.step, list[BlockServer]()
+
+    async def stalls(context: ServedContext, position: int, sent: WireTensor) -> Stepped:
+        if any(context._batcher is server._batcher for server in slow) and sent.shape[1] > 1:
+            await trio.sleep(3.0)
+        return await compute(context, position, sent)
+
+    monkeypatch.setattr(ServedContext, "step", stalls)
+    swarm = swarm_of(("0-1", ("anna",)), ("2-3", ("ben", "cleo")), rings=rings, speculate=True)
+    ids = await swarm.greedy(PROMPT, 60)
+    slow.append(host.servers["ben"])
+    assert await swarm.greedy(ids, 30) == await whole.greedy(PROMPT, 90)
     assert swarm.swarm.hops()[1].label == "cleo"
 
 
