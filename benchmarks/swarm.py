@@ -28,10 +28,13 @@ class Swarm:
 
 
 @contextmanager
-def running_swarm(folder: Path, n_servers: int, threads: int) -> Iterator[Swarm]:
+def running_swarm(
+    folder: Path, n_servers: int, threads: int, *, pinned: bool = False
+) -> Iterator[Swarm]:
     """``n_servers`` that share the blocks of the model in ``folder``; ended with the block.
 
-    All may use ``threads`` cores: only one of them computes at a time.
+    All may use ``threads`` cores: only one of them computes at a time. ``pinned``: each has a core
+    of its own instead, the first one the first.
 
     Raises:
         GptNodeError: one of them didn't get ready.
@@ -39,8 +42,15 @@ def running_swarm(folder: Path, n_servers: int, threads: int) -> Iterator[Swarm]
     with tempfile.TemporaryDirectory(prefix="gptnode-bench-") as name, ExitStack() as stack:
         layout = lay_out_swarm(Path(name), n_servers, MODEL, folder)
         servers = tuple(
-            stack.enter_context(server_process(_serve(layout.map_path, place, threads)))
-            for place in layout.servers
+            stack.enter_context(
+                server_process(
+                    [
+                        *(("taskset", "--cpu-list", str(core)) if pinned else ()),
+                        *_serve(layout.map_path, place, threads),
+                    ]
+                )
+            )
+            for core, place in enumerate(layout.servers)
         )
         where = ("--map", layout.map_path, "--identity", layout.client_identity_path)
         yield Swarm(servers, where)

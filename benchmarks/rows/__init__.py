@@ -9,7 +9,9 @@ from benchmarks.rows.decode import DECODE
 from benchmarks.rows.echo import ECHO
 from benchmarks.rows.latency import LATENCY
 from benchmarks.rows.long_context import LONG_CONTEXT
+from benchmarks.rows.many_peers import MANY_PEERS
 from benchmarks.rows.memory import MEMORY
+from benchmarks.rows.pipelined_prefill import PIPELINED_PREFILL
 from benchmarks.rows.prefill import PREFILL
 from benchmarks.rows.start_up import START_UP
 from benchmarks.rows.two_peers import TWO_PEERS
@@ -21,6 +23,8 @@ ROWS: tuple[Row, ...] = (
     *DECODE,
     *PREFILL,
     TWO_PEERS,
+    MANY_PEERS,
+    PIPELINED_PREFILL,
     LONG_CONTEXT,
     START_UP,
     MEMORY,

@@ -33,6 +33,9 @@ class CommandSource:
 
 
 COMMANDS = {
+    "api": CommandSource(
+        "gptnode.cli.api", "api_command", "Answer requests in the form of OpenAI's API."
+    ),
     "bench": CommandSource(
         "gptnode.cli.bench", "bench_command", "Measure how fast a model runs, and where time goes."
     ),
@@ -48,7 +51,7 @@ COMMANDS = {
     "id": CommandSource(
         "gptnode.cli.ident", "id_command", "Create or show this node's identity and addresses."
     ),
-    "map": CommandSource("gptnode.cli.map", "map_group", "Check and show BlocksMap files."),
+    "map": CommandSource("gptnode.cli.map", "map_group", "Write, check and show BlocksMap files."),
     "peers": CommandSource(
         "gptnode.cli.peers", "peers_group", "Show who uses the server on this machine; let them in."
     ),
@@ -58,6 +61,7 @@ COMMANDS = {
     "serve": CommandSource(
         "gptnode.cli.serve", "serve_command", "Serve the blocks that a BlocksMap gives this node."
     ),
+    "top": CommandSource("gptnode.cli.top", "top_command", "Show the live swarm in the terminal."),
 }
 
 

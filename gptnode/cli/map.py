@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from gptnode.cli.map_new import new_command
 from gptnode.cli.map_picture import counted, draw_map, shares
 from gptnode.errors import MapError
 from gptnode.routing.blocks_map import (
@@ -37,7 +38,10 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 @click.group("map")
 def map_group() -> None:
-    """Check and show BlocksMap files."""
+    """Write, check and show BlocksMap files."""
+
+
+map_group.add_command(new_command)
 
 
 @map_group.command("check")
@@ -148,6 +152,12 @@ def _warnings(blocks_map: BlocksMap) -> Iterator[str]:
     for model in blocks_map.models:
         if not blocks_map.n_blocks(model.name):
             yield f"no route serves {model.name}"
+        ends = blocks_map.ends(model.name)
+        if ends.embed and ends.head and model.fingerprint is None:
+            yield (
+                f"{model.name} has no fingerprint: clients without its weights need it "
+                "(`gptnode fingerprint DIR`)"
+            )
         for span, peer_id in _lonely(blocks_map, model.name):
             entry = blocks_map.peer(peer_id)
             label = entry.label if entry is not None else peer_id
@@ -245,7 +255,12 @@ def _model_json(blocks_map: BlocksMap, model: ModelEntry) -> dict[str, object]:
         "stop": list(model.stop),
         "n_blocks": blocks_map.n_blocks(model.name),
         "hops": [
-            {"blocks": str(hop.span), "peers": list(hop.peer_ids)}
+            {
+                "blocks": str(hop.span),
+                "peers": list(hop.peer_ids),
+                "embed": hop.ends.embed,
+                "head": hop.ends.head,
+            }
             for hop in (route.hops if route is not None else ())
         ],
     }
