@@ -22,12 +22,16 @@ lint: $(STAMP)  ## style, imports between the rooms, drift of the CLI reference
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/cli_reference.py --check
+	@$(BIN)/python scripts/metrics_reference.py --check
+	@$(BIN)/python scripts/grafana_dashboard.py --check
 
 types: $(STAMP)  ## strict types
 	@$(BIN)/mypy
 
-docs: $(STAMP)  ## writes docs/reference/cli.md from the commands
+docs: $(STAMP)  ## writes the pages of docs that come from the code: commands, metrics, dashboard
 	@$(BIN)/python scripts/cli_reference.py
+	@$(BIN)/python scripts/metrics_reference.py
+	@$(BIN)/python scripts/grafana_dashboard.py
 
 format: $(STAMP)  ## puts the code into form
 	@$(BIN)/ruff check --fix-only .

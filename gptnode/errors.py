@@ -22,8 +22,9 @@ the detail, and its branch decides the exit code. ::
     │   ├── RemoteProtocolError
     │   └── MismatchError
     ├── RouteError              9   no live peer for some blocks
-    └── ContextError           10   the token context and its length
-        └── ContextFileError        the file that it is saved to or loaded from
+    ├── ContextError           10   the token context and its length
+    │   └── ContextFileError        the file that it is saved to or loaded from
+    └── ServiceBusyError       11   as many answers wait already as may wait
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "RouteError",
+    "ServiceBusyError",
     "StreamLostError",
     "TextError",
     "UnsupportedModelError",
@@ -186,3 +188,14 @@ class ContextError(GptNodeError):
 
 class ContextFileError(ContextError):
     """The chat and its files are as they were; name another file, or mend this one."""
+
+
+class ServiceBusyError(GptNodeError):
+    """Ask again in a while, or allow more answers at once or more that wait."""
+
+    exit_code = 11
+
+    def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
+        """``retry_after_s``: when there may be room, by how long answers took lately."""
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 D_MODEL = 32
 
@@ -68,3 +68,20 @@ def write_tiny_llama(
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def write_truncated(folder: Path, out: Path, n_blocks: int) -> Path:
+    """A copy of the model in ``folder`` with its first ``n_blocks`` blocks and its tokenizer."""
+    out.mkdir(parents=True)
+    tensors = {
+        name: tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+        if ".layers." not in name or int(name.split(".")[2]) < n_blocks
+    }
+    save_file(tensors, out / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": n_blocks}
+    (out / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).exists():
+            (out / name).write_bytes((folder / name).read_bytes())
+    return out

@@ -62,6 +62,13 @@ __all__ = ["ChatOptions", "chat_command", "chat_options", "run_chat"]
 @dtype_option
 @star_option
 @click.option(
+    "--draft",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A small model on this machine, with the same tokenizer, that guesses what comes next; "
+    "beats the one in the BlocksMap. The tokens are the same.",
+)
+@click.option(
     "--no-speculation",
     is_flag=True,
     help="Compute token by token: don't guess what comes next from what was there before. The "
@@ -78,6 +85,7 @@ def chat_command(
     threads: int | None,
     dtype: str | None,
     star: bool,
+    draft: Path | None,
     no_speculation: bool,
     **chat: Any,
 ) -> None:
@@ -94,6 +102,8 @@ def chat_command(
     from gptnode.cli.signals import TERMINATED, until_terminated
     from gptnode.node.config import ClientConfig
 
+    if draft is not None and no_speculation:
+        raise UsageError("--draft guesses tokens, --no-speculation has none guessed: drop one")
     if map_path is None and model is not None and model_dir is None:
         raise UsageError("--model names a model of a BlocksMap: give its file with --map")
     if map_path is not None and identity_path is None:
@@ -112,6 +122,7 @@ def chat_command(
         context_tokens=context_tokens,
         rings=not star,
         speculate=not no_speculation,
+        draft=draft,
     )
     options = ChatOptions(**chat)
     if trio.run(until_terminated, partial(run_chat, config, options)):
@@ -189,11 +200,13 @@ async def _open_session(
 ) -> AsyncIterator[ChatSession]:
     """A session over a client, with the settings that model and options ask for."""
     from gptnode.cli.session import ChatSession
+    from gptnode.cli.traces import open_traces
     from gptnode.node.runtime import open_client
 
-    async with open_client(config, report=screen.status) as client:
-        defaults = model_defaults(client.model_folder)
-        yield ChatSession(client, options.settings_over(defaults), system=options.system)
+    with open_traces(options.traces) as meter:
+        async with open_client(config, report=screen.status, meter=meter) as client:
+            defaults = model_defaults(client.model_folder)
+            yield ChatSession(client, options.settings_over(defaults), system=options.system)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

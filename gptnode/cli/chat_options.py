@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from gptnode.cli.settings import SETTINGS, ChatSettings, Setting, stop_text
+from gptnode.cli.traces import traces_option
 
 __all__ = ["SCRIPT_WAIT_S", "ChatOptions", "chat_options"]
 
@@ -40,7 +41,7 @@ class ChatOptions:
     A setting that is None (``stop``: empty) is the model's own, from its
     ``generation_config.json``: see `gptnode.cli.settings.model_defaults`. ``history`` None is the
     file below ``$XDG_STATE_HOME``. ``wait_s`` None is for ever with a person, and `SCRIPT_WAIT_S`
-    without one. ``verify`` is a fraction of the peers' steps.
+    without one. ``verify`` is a fraction of the peers' steps. ``traces``: see `gptnode.cli.traces`.
     """
 
     prompt: str | None = None
@@ -60,6 +61,7 @@ class ChatOptions:
     history: Path | None = None
     wait_s: float | None = None
     verify: float = 0.0
+    traces: str | None = None
 
     def patience_s(self, *, interactive: bool) -> float:
         """How long answers wait for a peer where some blocks have none."""
@@ -172,6 +174,7 @@ def chat_options(command: Command) -> Command:
             show_envvar=True,
             help="Where what you type is kept.  [default: ~/.local/state/gptnode/history]",
         ),
+        traces_option,
     ]
     for option in reversed(options):
         command = option(command)

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, blocks_text
-from gptnode.routing.route import plan_route
+from gptnode.routing.route import Hop, plan_route
 from gptnode.span import Span
 
 __all__ = ["Role", "Share", "counted", "draw_map", "shares"]
@@ -135,7 +135,14 @@ def _model_lines(
     yield Text("route:")
     for number, hop in enumerate(route.hops, start=1):
         first, *others = (_label(blocks_map, peer_id) for peer_id in hop.peer_ids)
-        yield Text(f"  {number}. {blocks_text(hop.span)}: {first}{_otherwise(others)}")
+        yield Text(f"  {number}. {_hop_text(hop)}: {first}{_otherwise(others)}")
+
+
+def _hop_text(hop: Hop) -> str:
+    """``blocks 0-3``, ``embedding and blocks 0-3``, ``blocks 4-7 and head``."""
+    embed, head = hop.ends.embed, hop.ends.head
+    before = "embedding, " if embed and head else "embedding and " if embed else ""
+    return f"{before}{blocks_text(hop.span)}{' and head' if head else ''}"
 
 
 def _otherwise(labels: Sequence[str]) -> str:

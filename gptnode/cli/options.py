@@ -18,6 +18,7 @@ __all__ = [
     "default_identity_path",
     "device_option",
     "dtype_option",
+    "host_and_port",
     "identity_option",
     "map_option",
     "model_dir_option",
@@ -52,6 +53,18 @@ def byte_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
     if n_bytes < 1:
         raise click.BadParameter(f"{text!r} is no size; write 512MiB or 2GiB", ctx, param)
     return n_bytes
+
+
+def host_and_port(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> tuple[str, int] | None:
+    """Callback: ``127.0.0.1:9100`` or ``[::1]:9100``; port 0 means a free one."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s]+):([0-9]{1,5})", text.strip())
+    if match is None or int(match[2]) > 65535:
+        raise click.BadParameter(f"{text!r} is no HOST:PORT; write 127.0.0.1:9100", ctx, param)
+    return match[1].strip("[]"), int(match[2])
 
 
 def optional_byte_size(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:

@@ -21,6 +21,7 @@ from gptnode.cli.options import (
     default_identity_path,
     device_option,
     dtype_option,
+    host_and_port,
     identity_option,
     map_option,
     model_dir_option,
@@ -91,6 +92,15 @@ STDIN_CHUNK_BYTES = 4096
     help="How much of it one peer may have.  [default: half]",
 )
 @click.option(
+    "--metrics",
+    callback=host_and_port,
+    metavar="HOST:PORT",
+    envvar="GPTNODE_METRICS",
+    show_envvar=True,
+    help="Serve /metrics (Prometheus), /healthz and /readyz over HTTP there, e.g. 127.0.0.1:9100."
+    " Whoever reaches it may read it: keep it on loopback or a private network.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(LEVELS),
     default="info",
@@ -121,6 +131,7 @@ def serve_command(
     max_peer_sessions: int | None,
     kv_bytes: int,
     peer_kv_bytes: int | None,
+    metrics: tuple[str, int] | None,
     log_level: str,
     log_format: str,
     exit_with_stdin: bool,
@@ -152,6 +163,7 @@ def serve_command(
         max_peer_sessions=max_peer_sessions,
         kv_bytes=kv_bytes,
         peer_kv_bytes=peer_kv_bytes,
+        metrics=metrics,
     )
     trio.run(_serve_until_stopped, config, exit_with_stdin)
 

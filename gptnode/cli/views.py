@@ -11,6 +11,7 @@ from gptnode.cli.render import table
 
 if TYPE_CHECKING:
     from gptnode.cli.session import ChatSession
+    from gptnode.node.swarm import HopView
     from gptnode.span import Span
 
 __all__ = ["context", "headline", "peers", "progress", "route", "stats", "status_line", "tokens"]
@@ -78,7 +79,7 @@ def route(session: ChatSession) -> list[str]:
         (
             str(number),
             hop.label,
-            str(hop.span),
+            _blocks(hop),
             _bar(hop.span, n_blocks),
             f"{MARKS.get(hop.state, '?')} {hop.state}",
             _milliseconds(hop.round_trip_s),
@@ -135,6 +136,9 @@ def stats(session: ChatSession) -> list[str]:
     guesses = session.client.guesses
     if guesses is not None and guesses[0]:
         rows.append(("guessed ahead", f"{tokens(guesses[0])}, {guesses[1]} of them right"))
+    drafted = session.client.drafted
+    if drafted is not None:
+        rows.append(("by the draft model", f"{tokens(drafted[0])}, {drafted[1]} of them right"))
     verified = session.client.verified
     if verified is not None:
         missed = f", {verified.missed} had nobody to compare with" if verified.missed else ""
@@ -156,6 +160,11 @@ ENDS = {
     "cancelled": "you",
 }
 """What ended an answer, by its stop reason."""
+
+
+def _blocks(hop: HopView) -> str:
+    """``0-3``, ``embed 0-3``, ``4-7 head``."""
+    return f"{'embed ' * hop.ends.embed}{hop.span}{' head' * hop.ends.head}"
 
 
 def _bar(span: Span, n_blocks: int) -> str:

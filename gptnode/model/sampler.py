@@ -6,9 +6,11 @@ Everything runs on the CPU in f32 and f64, so that a seed means the same on ever
 
 from __future__ import annotations
 
+import hashlib
 import math
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from gptnode.errors import MismatchError, UsageError
 
-__all__ = ["Sampler", "Sampling"]
+__all__ = ["Sampler", "Sampling", "random_number"]
 
 FIRST_CANDIDATES: Final = 256  # top-p seldom needs more, and sorting a whole vocabulary is slow
 
@@ -65,16 +67,16 @@ class Sampling:
 
 
 class Sampler:
-    """Draws the tokens of one answer: one random number a token, from its own generator."""
+    """Draws the tokens of one answer: one random number a token, those of its seed in order.
 
-    def __init__(self, sampling: Sampling) -> None:
-        """Seed the generator."""
+    ``seed`` and ``drawn`` are all of its state: another one that has the same draws the same.
+    """
+
+    def __init__(self, sampling: Sampling, *, drawn: int = 0) -> None:
+        """``drawn``: how many numbers of its seed were drawn before."""
         self.sampling = sampling
-        self._generator = torch.Generator("cpu")
-        if sampling.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(sampling.seed)
+        self.seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
+        self.drawn = drawn
 
     def sample(self, logits: Tensor, recent_ids: Sequence[int] = ()) -> int:
         """The id of the next token.
@@ -99,6 +101,13 @@ class Sampler:
                 return int(scores.max(0).indices)
             return self._draw(scores)
 
+    def ahead(self, tokens: int = 0) -> Sampler:
+        """One that draws what this one will draw once it has drawn ``tokens`` more.
+
+        This one stays as it is.
+        """
+        return Sampler(replace(self.sampling, seed=self.seed), drawn=self.drawn + tokens)
+
     def _draw(self, scores: Tensor) -> int:
         sampling = self.sampling
         # From the largest down and in f64, no temperature can overflow.
@@ -108,12 +117,23 @@ class Sampler:
             kept = chances >= sampling.min_p * chances.max()
             ids, chances = ids[kept], chances[kept]
         sums = chances.cumsum(0)
-        point = torch.rand((), generator=self._generator, dtype=torch.float64) * sums[-1]
+        point = random_number(self.seed, self.drawn) * sums[-1]
+        self.drawn += 1
         # To the right of the point: a token of no chance spans nothing and is never hit.
         index = int(torch.searchsorted(sums, point, right=True))
         if index == len(ids):
             index = int(chances.argmax())  # the product was rounded up to the whole sum
         return int(ids[index])
+
+
+def random_number(seed: int, number: int) -> float:
+    """The random number ``number``, from 0, of ``seed``: evenly from 0 to below 1, 53 bits of it.
+
+    A hash of both, so that whoever goes on with an answer needs no generator's state.
+    """
+    name = seed.to_bytes(8, "little") + number.to_bytes(8, "little")
+    digest = hashlib.blake2b(name, digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
 def _penalised(scores: Tensor, recent_ids: Sequence[int], penalty: float) -> Tensor:

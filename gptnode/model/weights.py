@@ -69,12 +69,13 @@ class WeightIndex:
         self.absent: Mapping[str, Path] = MappingProxyType(dict(absent))
 
     @classmethod
-    def open(cls, path: Path) -> WeightIndex:
+    def open(cls, path: Path, *, may_lack: bool = False) -> WeightIndex:
         """Read the headers of the model in ``path``.
 
         Args:
             path: A folder with model.safetensors or model.safetensors.index.json and its shards,
                 or one such file by any name.
+            may_lack: Whether a folder with neither is one without weights.
 
         Raises:
             ModelFileError: a file is missing or damaged; the error names file and tensor.
@@ -86,6 +87,8 @@ class WeightIndex:
             elif index.exists():
                 path = index
             else:
+                if may_lack:
+                    return cls(path, {}, {})
                 raise ModelFileError(f"{path}: neither {SINGLE_FILE} nor {INDEX_FILE} is there")
         listed, absent = (
             read_shard_index(path)
@@ -99,6 +102,11 @@ class WeightIndex:
                 raise ModelFileError(f"{entry.where} comes twice, with and without 'model.'")
             entries[name] = entry
         return cls(path, entries, absent)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no weights at all."""
+        return not self.entries and not self.absent
 
     def __contains__(self, name: str) -> bool:
         """Whether the model has such a tensor, on this machine or not."""
@@ -267,6 +275,11 @@ class WeightIndex:
         """Where a tensor lies, whatever it is; ModelFileError if it isn't here."""
         if name in self.absent:
             raise ModelFileError(f"{self.absent[name]}: no such file; tensor {name} is in it")
+        if self.empty:
+            raise ModelFileError(
+                f"{self.source}: no weights are here, and tensor {name} is needed: put "
+                f"{SINGLE_FILE} or {INDEX_FILE} and its files there"
+            )
         if name not in self.entries:
             raise ModelFileError(f"{self.source}: tensor {name} is missing")
         return self.entries[name]

@@ -77,6 +77,7 @@ class Host:
         self._handshakes: dict[trio.CancelScope, Stranger] = {}
         self._dialling: dict[str, trio.Lock] = {}
         self._bound: list[Endpoint] = []
+        self._ended_received = self._ended_sent = 0  # bytes of links that have ended
 
     def __repr__(self) -> str:
         return f"<Host {self.peer_id}, {len(self.connected())} peers>"
@@ -94,6 +95,14 @@ class Host:
     def links(self) -> tuple[Link, ...]:
         """All live connections; a peer may have several."""
         return tuple(link for links in self._links.values() for link in links if link.is_live)
+
+    def traffic_bytes(self) -> tuple[int, int]:
+        """What was received and sent so far, over all connections with authenticated peers."""
+        raws = [link.raw for links in self._links.values() for link in links]
+        return (
+            self._ended_received + sum(raw.bytes_received for raw in raws),
+            self._ended_sent + sum(raw.bytes_sent for raw in raws),
+        )
 
     def strangers(self) -> tuple[Stranger, ...]:
         """Inbound connections in the middle of their handshake."""
@@ -256,6 +265,8 @@ class Host:
             log.exception("the connection with %s failed", link.peer_id)
         finally:
             links.remove(link)
+            self._ended_received += link.raw.bytes_received
+            self._ended_sent += link.raw.bytes_sent
             if not links and self._links.get(link.peer_id) is links:
                 del self._links[link.peer_id]
             log.debug("connection with %s ended", link.peer_id)

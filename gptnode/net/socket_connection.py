@@ -60,6 +60,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         """Take over the socket; the kernel will find a peer that vanishes without a word."""
         self.is_initiator = is_initiator
         self.bytes_received = 0
+        self.bytes_sent = 0
         self._stream = stream
         # The same descriptor, for sends that don't wait; given up before the descriptor is.
         self._unwaiting = socket.socket(fileno=stream.socket.fileno())
@@ -154,6 +155,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         if not self._authenticated:
             try:
                 await self._stream.send_all(data)
+                self.bytes_sent += len(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ConnectionClosedError("the connection is lost", transport="tcp") from error
             return
@@ -199,6 +201,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
         except OSError:
             self.close_now()
             return
+        self.bytes_sent += sent
         if sent < len(batch):
             self._rest = batch[sent:]
         if self._rest or self._source.has_more:
@@ -217,6 +220,7 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
                 if batch:
                     self._sending_bytes = len(batch)
                     await self._stream.send_all(batch)
+                    self.bytes_sent += len(batch)
                     self._sending_bytes = 0
                     self._outbox_moved.unpark_all()
                 elif self._finishing:

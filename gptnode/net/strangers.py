@@ -44,12 +44,14 @@ class RefusedPeers:
         self, max_peers: int = MAX_REFUSED, *, clock: Callable[[], float] = time.time
     ) -> None:
         """Nobody was refused yet."""
+        self.total = 0  # times, so far
         self._max_peers = max_peers
         self._clock = clock
         self._peers: dict[str, RefusedPeer] = {}  # the latest last
 
     def note(self, peer_id: str, addr: str) -> RefusedPeer:
         """``peer_id`` was refused at ``addr`` now; what is known of it."""
+        self.total += 1
         now_s = self._clock()
         known = self._peers.pop(peer_id, None)
         count, first_s = (known.count, known.first_s) if known is not None else (0, now_s)

@@ -21,6 +21,7 @@ from torch import Tensor
 from gptnode.node.compute import ComputeLane, Ran
 from gptnode.node.expecting import Expected
 from gptnode.node.fair_queue import FairQueue
+from gptnode.node.meter import NO_METER, Meter
 from gptnode.node.step_work import AnyAsked, Asked, Blame, LongStep, StepWork
 
 __all__ = ["Batcher"]
@@ -52,8 +53,9 @@ class Batcher:
     work has its turn between two batches or pieces.
     """
 
-    def __init__(self, lane: ComputeLane) -> None:
-        """Nobody waits."""
+    def __init__(self, lane: ComputeLane, *, meter: Meter = NO_METER) -> None:
+        """Nobody waits; ``meter`` hears of batches, in the lane's thread."""
+        self._meter = meter
         self._lane = lane
         self._inbox: queue.SimpleQueue[AnyAsked] = queue.SimpleQueue()
         self._turn_due = False
@@ -192,6 +194,7 @@ class Batcher:
             self._batch_s, self._long_s = ended - began, 0.0
             rows = sum(asked.work.tokens for asked in batch)
             self._reading_s = self._batch_s / (1 + rows / ROWS_A_READING)
+            self._meter.batch(len(batch), rows)
             for asked in batch:
                 self._expected.answered(asked.work.cache, asked.work.stack, ended)
         for asked in batch:

@@ -17,22 +17,22 @@ import torch
 import trio
 from torch import Tensor
 
-from gptnode.errors import GptNodeError, NetworkError, StreamLostError
+from gptnode.errors import GptNodeError, NetworkError, StreamLostError, UsageError
 from gptnode.model.sampler import Sampler, Sampling
-from gptnode.model.shard import BlockStack
+from gptnode.model.shard import Embedding
 from gptnode.node.batching import Batcher
 from gptnode.node.bench_report import BenchRun, MeasuredHop, Together
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.head_batching import HeadBatcher
+from gptnode.node.joint_stage import JointStage
 from gptnode.node.nursery import background_nursery
 from gptnode.node.opening import close_all
 from gptnode.node.runtime import Engine
 from gptnode.node.stages import RemoteStage, Stage
-from gptnode.node.step_work import StepWork
 from gptnode.node.swarm import HopView
-from gptnode.node.timing import HopTiming, Tally, TokenTiming
+from gptnode.node.timing import Tally, TokenTiming
 
-__all__ = ["JointStage", "UsersAtOnce", "measure_users"]
+__all__ = ["UsersAtOnce", "measure_users"]
 
 WARM_UP_STEPS = 4
 SEED = 20_240_229
@@ -46,43 +46,6 @@ class UsersAtOnce:
     runs: tuple[BenchRun, ...]
     together: tuple[Together, ...]
     kv_bytes: int
-
-
-class JointStage:
-    """Blocks of this node whose steps are joined with those of other contexts over them."""
-
-    peer_id = None
-    lost = None
-
-    def __init__(self, stack: BlockStack, max_tokens: int, batcher: Batcher, owner: str) -> None:
-        """Reserve a cache for ``max_tokens``; ``aclose`` frees it. ``owner`` takes turns."""
-        self.span = stack.span
-        self.timing = HopTiming()
-        self.cache = stack.new_cache(max_tokens)
-        self._stack = stack
-        self._batcher = batcher
-        self._owner = owner
-
-    async def forward(self, hidden: Tensor, position: int) -> Tensor:
-        """See ``Stage``."""
-        asked_s = time.perf_counter()
-        tokens = hidden.shape[1]
-        work = StepWork(
-            self._owner, self._stack, self.cache, position, tokens, lambda: hidden, _as_it_is
-        )
-        ran = await self._batcher.run(work)
-        self.timing = HopTiming.here(time.perf_counter() - asked_s, ran.compute_s)
-        return ran.value
-
-    async def truncate(self, length: int) -> None:
-        """See ``Stage``; nothing waits for this cache."""
-        await trio.lowlevel.checkpoint()
-        self.cache.truncate(min(length, self.cache.length))
-
-    async def aclose(self) -> None:
-        """See ``Stage``; nothing waits for this cache."""
-        await trio.lowlevel.checkpoint()
-        self.cache.close()
 
 
 async def measure_users(
@@ -108,12 +71,15 @@ async def measure_users(
 
     Raises:
         StreamLostError: a peer was lost meanwhile.
+        UsageError: embedding or head are left to peers.
         GptNodeError: sessions for so many users can't be opened.
     """
     longest = max(prompt_tokens, start_tokens + tokens)
     route = engine.swarm.hops()
     await engine.generator.forget()  # its session counts at the servers like any other
-    heads, batcher = HeadBatcher(engine.lane, engine.head), Batcher(engine.lane)
+    embedding, heads, batcher = engine.ends.embedding, engine.ends.heads, Batcher(engine.lane)
+    if embedding is None or heads is None:
+        raise UsageError("several users are measured with embedding and head of this node")
     async with background_nursery() as nursery:
         crowd: list[_User] = []
         try:
@@ -122,7 +88,7 @@ async def measure_users(
                 stages = await _open_stages(
                     engine, route, f"user {number}", longest, batcher, nursery
                 )
-                crowd.append(_User(engine, number, stages, heads, longest))
+                crowd.append(_User(engine, number, stages, embedding, heads, longest))
             crowd_of = _Crowd(crowd, say)
             await crowd_of.prefill("warm-up", min(prompt_tokens, PREFILL_CHUNK_TOKENS))
             await crowd_of.decode("warm-up", min(tokens, WARM_UP_STEPS))
@@ -167,7 +133,7 @@ async def _open_stages(
     own = {stack.span: stack for stack in engine.swarm.own_blocks}
     for hop in route:
         if hop.peer_id is None or engine.host is None:
-            stages.append(JointStage(own[hop.span], max_tokens, batcher, owner))
+            stages.append(JointStage(own[hop.span], max_tokens, batcher, engine.lane, owner))
         else:
             key = engine.source.key
             stages.append(
@@ -186,11 +152,12 @@ class _User:
         engine: Engine,
         number: int,
         stages: Sequence[Stage],
+        embedding: Embedding,
         heads: HeadBatcher,
         longest: int,
     ) -> None:
         self.stages = tuple(stages)
-        self._embedding = engine.embedding
+        self._embedding = embedding
         self._device = engine.source.device
         self._lane = engine.lane
         self._heads = heads
@@ -231,7 +198,7 @@ class _User:
 
     async def _finish(self, hidden: Tensor, tally: Tally, began_s: float) -> TokenTiming:
         def pick(logits: Tensor) -> tuple[int, Tensor]:
-            token = self._sampler.sample(logits, self._ids)
+            token = self._sampler.sample(logits[0], self._ids)
             return token, self._embed([token])
 
         (token, self._next), compute_s = await self._heads.run(hidden[:, -1:], pick)
@@ -290,7 +257,3 @@ class _Crowd:
         if errors:
             raise errors[0]
         return found, time.perf_counter() - began_s
-
-
-def _as_it_is(result: Tensor) -> Tensor:
-    return result

@@ -16,13 +16,14 @@ import trio
 
 from gptnode.errors import GptNodeError, MapError, UsageError
 from gptnode.model.layers import Block
-from gptnode.model.shard import BlockStack
+from gptnode.model.shard import BlockStack, Embedding
 from gptnode.node.block_server import BlockServer, ServedModel
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import ServeConfig
+from gptnode.node.head_batching import HeadBatcher
 from gptnode.node.loading import ModelSource, open_entry
 from gptnode.routing.blocks_map import BlocksMap
-from gptnode.routing.entries import ModelEntry, ModelPaths
+from gptnode.routing.entries import NO_ENDS, ModelEntry, ModelPaths, PlacedEnds
 from gptnode.span import Span
 
 __all__ = ["Assignment", "BlockKeeper", "assigned_blocks"]
@@ -30,10 +31,11 @@ __all__ = ["Assignment", "BlockKeeper", "assigned_blocks"]
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Blocks of one model that a map gives to this node."""
+    """Blocks of one model that a map gives to this node, and the ends that go with them."""
 
     entry: ModelEntry
     spans: tuple[Span, ...]
+    ends: PlacedEnds = NO_ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,48 @@ class _Files:
         return cls(blocks_map.model_paths(entry.name), entry.dtype, entry.fingerprint)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Held:
-    """A model that was opened, and its blocks that are loaded, by number."""
+    """A model that was opened, and what is loaded of it: blocks by number, and its ends."""
 
     files: _Files
     source: ModelSource
     blocks: dict[int, Block] = field(default_factory=dict)
+    embedding: Embedding | None = None
+    heads: HeadBatcher | None = None
+
+    def load_ends(self, wanted: PlacedEnds, lane: ComputeLane) -> bool:
+        """In ``lane``: have the ends that are wanted; whether one was loaded."""
+        embed = wanted.embed and self.embedding is None
+        if embed:
+            self.embedding = self.source.load_embedding()
+        # A head that was there first is made anew: it may share the embedding's memory.
+        head = wanted.head and (self.heads is None or embed)
+        if head:
+            self.heads = HeadBatcher(lane, self.source.load_head(self.embedding))
+        return embed or head
+
+    def drop_ends(self, wanted: PlacedEnds) -> bool:
+        """Let go of ends that aren't wanted; whether there were any."""
+        before = (self.embedding, self.heads)
+        self.embedding = self.embedding if wanted.embed else None
+        self.heads = self.heads if wanted.head else None
+        return before != (self.embedding, self.heads)
+
+    def served(self, stacks: tuple[BlockStack, ...]) -> ServedModel:
+        """``stacks`` of it, with the ends that are loaded."""
+        return ServedModel(self.source, stacks, self.embedding, self.heads)
 
 
 def assigned_blocks(blocks_map: BlocksMap, peer_id: str) -> tuple[Assignment, ...]:
     """What the map gives to ``peer_id``; () where it gives nothing."""
     found = [
-        Assignment(entry, blocks_map.spans_of(peer_id, entry.name)) for entry in blocks_map.models
+        Assignment(
+            entry,
+            blocks_map.spans_of(peer_id, entry.name),
+            blocks_map.ends_of(peer_id, entry.name),
+        )
+        for entry in blocks_map.models
     ]
     return tuple(one for one in found if one.spans)
 
@@ -168,6 +199,7 @@ class BlockKeeper:
     def _withdraw(self, assigned: tuple[Assignment, ...]) -> None:
         """Take away what isn't assigned any more: new sessions don't get it, memory goes back."""
         spans = {one.entry.name: one.spans for one in assigned}
+        ends = {one.entry.name: one.ends for one in assigned}
         for name in [name for name in self._held if name not in spans]:
             del self._held[name]
             self._server.models.pop(name, None)
@@ -176,10 +208,14 @@ class BlockKeeper:
             wanted = {number for span in spans[name] for number in span}
             extra = [number for number in held.blocks if number not in wanted]
             served = self._server.models.get(name)
+            if held.drop_ends(ends[name]):
+                self._log.info("ends dropped", model=name)
+                if served is not None and served.source is held.source:
+                    self._server.models[name] = held.served(served.stacks)
             if extra and served is not None and served.source is held.source:
                 left = {n: block for n, block in held.blocks.items() if n in wanted}
                 stacks = tuple(_stack(held.source, span, left) for span in _runs(left))
-                self._server.models[name] = ServedModel(held.source, stacks)
+                self._server.models[name] = held.served(stacks)
                 self._log.info("blocks dropped", model=name, blocks=len(extra))
             for number in extra:
                 del held.blocks[number]
@@ -198,8 +234,11 @@ class BlockKeeper:
         for number in missing:
             load = partial(held.source.load_blocks, Span(number, number + 1))
             (held.blocks[number],) = (await self._lane.run(load)).value.blocks
+        ends = wanted.ends
+        if (await self._lane.run(partial(held.load_ends, ends, self._lane))).value:
+            self._log.info("ends loaded", model=name, embed=ends.embed, head=ends.head)
         stacks = tuple(_stack(held.source, span, held.blocks) for span in wanted.spans)
-        self._server.models[name] = ServedModel(held.source, stacks)
+        self._server.models[name] = held.served(stacks)
         if missing:
             spans = ",".join(str(span) for span in wanted.spans)
             self._log.info("blocks loaded", model=name, blocks=spans, loaded=len(missing))

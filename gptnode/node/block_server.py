@@ -16,16 +16,19 @@ import trio
 
 from gptnode.errors import NetworkError, ProtocolError
 from gptnode.model.kv_cache import kv_bytes_per_token
-from gptnode.model.shard import BlockStack
+from gptnode.model.shard import BlockStack, Embedding
 from gptnode.net.host import PeerStream
 from gptnode.net.server_channel import ServerChannel
 from gptnode.node.batching import Batcher
 from gptnode.node.budget import KVBudget, Refusal
 from gptnode.node.compute import ComputeLane
+from gptnode.node.head_batching import HeadBatcher
 from gptnode.node.loading import ModelSource
+from gptnode.node.meter import NO_METER, Meter
 from gptnode.node.relaying import Dial, RelayedSession, RelayedSessions, dial_nobody
 from gptnode.node.served_context import MAX_CHUNK_TOKENS, ServedContext
-from gptnode.wire.limits import chunk_bytes
+from gptnode.node.session_fate import SessionFate
+from gptnode.wire.limits import session_bytes
 from gptnode.wire.messages import (
     Close,
     ErrorCode,
@@ -48,17 +51,25 @@ RETRY_LOADING_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model and the runs of its blocks that this node has loaded."""
+    """A model, the runs of its blocks that this node has loaded, and its ends if it has them."""
 
     source: ModelSource
     stacks: tuple[BlockStack, ...]
+    embedding: Embedding | None = None
+    heads: HeadBatcher | None = None
 
 
 class BlockServer:
     """Answers sessions of allowed peers over the blocks that this node has loaded."""
 
     def __init__(
-        self, lane: ComputeLane, budget: KVBudget, epoch: int, *, dial: Dial = dial_nobody
+        self,
+        lane: ComputeLane,
+        budget: KVBudget,
+        epoch: int,
+        *,
+        dial: Dial = dial_nobody,
+        meter: Meter = NO_METER,
     ) -> None:
         """A server that has no models yet.
 
@@ -67,6 +78,7 @@ class BlockServer:
             budget: What sessions may have.
             epoch: Tells this life of the server from any other in every answer.
             dial: Opens streams to the next hops of rings.
+            meter: Hears what the server does.
         """
         self.models: dict[str, ServedModel] = {}
         self.dial = dial
@@ -76,7 +88,8 @@ class BlockServer:
         self._idle: set[trio.CancelScope] = set()  # of sessions that wait for a request
         self._ended = trio.Event()
         self._lane = lane
-        self._batcher = Batcher(lane)
+        self._meter = meter
+        self._batcher = Batcher(lane, meter=meter)
         self._relayed = RelayedSessions()
         self._budget = budget
         self._epoch = epoch
@@ -107,12 +120,15 @@ class BlockServer:
     async def _handle(self, stream: PeerStream) -> None:
         log = self._log.bind(peer=stream.peer_id)
         channel = ServerChannel(stream)
+        fate = SessionFate(self._meter)
         async with trio.open_nursery() as nursery:
             # A server that leaves answers before it has read anything: then it must be running.
             await nursery.start(channel.run)
             try:
-                await self._session(channel, stream.peer_id, nursery, log)
+                await self._session(channel, stream.peer_id, nursery, log, fate)
+                fate.ended("closed")
             except Refusal as refusal:
+                fate.failed(refusal.code)
                 if refusal.code is ErrorCode.GOING_AWAY:
                     log.info("session handed over", reason=refusal.message)
                 else:
@@ -124,11 +140,14 @@ class BlockServer:
                 log.info("session lost", reason=error.detail)
             except ProtocolError as error:
                 log.warning("peer broke the protocol", reason=error.detail)
+                fate.failed(ErrorCode.PROTOCOL)
                 await channel.fail(ErrorCode.PROTOCOL, error.detail)
             except Exception:
                 log.exception("session failed")
+                fate.ended("failed")
                 await channel.fail(ErrorCode.INTERNAL, "the server failed; its log says how")
             finally:
+                fate.ended("lost")  # if nothing was said before
                 await channel.aclose()
                 nursery.cancel_scope.cancel()  # a stream to the next hop of a ring
 
@@ -138,6 +157,7 @@ class BlockServer:
         peer_id: str,
         nursery: trio.Nursery,
         log: structlog.typing.FilteringBoundLogger,
+        fate: SessionFate,
     ) -> None:
         first = await self._next(channel)
         if isinstance(first, Close):
@@ -153,17 +173,28 @@ class BlockServer:
         n_bytes = max_tokens * kv_bytes_per_token(config, len(stack.span), key.dtype)
         with self._budget.lease(n_bytes, peer_id):
             cache = stack.new_cache(max_tokens)
-            payload_bytes = chunk_bytes(MAX_CHUNK_TOKENS, key.d_model, key.activation_name)
+            payload_bytes = session_bytes(
+                MAX_CHUNK_TOKENS, key.d_model, key.activation_name, max_tokens
+            )
             channel.raise_limit(payload_bytes)
             await channel.send(
                 Opened(key.fingerprint, stack.span, self._epoch, max_tokens, MAX_CHUNK_TOKENS)
             )
+            fate.opened(key.name)
             log.info(
                 "session opened", model=key.name, blocks=str(stack.span), max_tokens=max_tokens
             )
             try:
                 context = ServedContext(
-                    peer_id, served.source, stack, cache, self._batcher, self._epoch
+                    peer_id,
+                    served.source,
+                    stack,
+                    cache,
+                    self._batcher,
+                    self._epoch,
+                    self._meter,
+                    embedding=served.embedding if first.embed else None,
+                    heads=served.heads if first.head else None,
                 )
                 relayed = RelayedSession(channel, context.step, payload_bytes, self.dial, nursery)
                 with self._relayed.listed(first.feed_key, relayed):
@@ -198,6 +229,7 @@ class BlockServer:
             raise Refusal(
                 ErrorCode.MISMATCH, f"computes {key.name} in {key.dtype_name}, not {request.dtype}"
             )
+        _check_ends(request, served)
         for stack in served.stacks:
             if stack.span.covers(request.span):
                 return served, stack.part(request.span)
@@ -212,7 +244,7 @@ class BlockServer:
             match await self._next(channel):
                 case Step() as step:
                     async with relayed.turn:
-                        stepped = await context.step(step.position, step.hidden)
+                        stepped = await context.step(step.position, step.hidden, step.draw)
                     await channel.send(stepped)
                 case Relay() as relay:
                     await relayed.relay(relay)
@@ -250,6 +282,15 @@ class BlockServer:
             finally:
                 self._idle.discard(scope)
         raise _going_away()
+
+
+def _check_ends(request: Open, served: ServedModel) -> None:
+    """Refuse ends that aren't here, or that the asked blocks aren't beside."""
+    name, last = served.source.key.name, served.source.config.n_blocks
+    if request.embed and (request.span.start > 0 or served.embedding is None):
+        raise Refusal(ErrorCode.NO_SPAN, f"has no embedding of {name} for blocks {request.span}")
+    if request.head and (request.span.stop < last or served.heads is None):
+        raise Refusal(ErrorCode.NO_SPAN, f"has no head of {name} for blocks {request.span}")
 
 
 def _going_away() -> Refusal:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gptnode.errors import MapError, UsageError
+import trio
+
 from gptnode.model.config import ModelConfig
 from gptnode.node.answer import Answering, AnswerSettings
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
-from gptnode.node.map_watch import MapWatch
+from gptnode.node.map_taking import MapTaker
 from gptnode.node.swarm import HopView, PeerView, Swarm
 from gptnode.node.verify import VerifyTally
-from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
+from gptnode.routing.blocks_map import BlocksMap
 from gptnode.text.template import ChatTemplate
 from gptnode.text.tokenizer import Tokenizer
 
@@ -43,7 +44,14 @@ class Client:
         self._source = source
         self._generator = generator
         self._swarm = swarm
-        self._map_path = map_path
+        self._map = MapTaker(
+            map_path,
+            source.key.name,
+            source.config.n_blocks,
+            swarm,
+            swarm.say,
+            meter=swarm.meter,
+        )
         self._end_ids = tokenizer.eos_ids | frozenset(source.config.eos_ids)
 
     @property
@@ -93,6 +101,14 @@ class Client:
         return (speculation.guessed, speculation.right) if speculation is not None else None
 
     @property
+    def drafted(self) -> tuple[int, int] | None:
+        """Of the `guesses`, those of the draft model; None where it has made none."""
+        speculation = self._generator.speculation
+        if speculation is None or not speculation.drafted:
+            return None
+        return (speculation.drafted, speculation.drafted_right)
+
+    @property
     def verified(self) -> VerifyTally | None:
         """How many steps of peers others have computed too; None where none are to be."""
         verifier = self._swarm.verifier
@@ -129,38 +145,12 @@ class Client:
             MapError: the file is wrong; the old map stays in force.
             UsageError: there is no map.
         """
-        if self._map_path is None:
-            raise UsageError(
-                "there is no BlocksMap to reload: this chat runs on this machine alone"
-            )
-        self._use(read_blocks_map(self._map_path), fresh=True)
+        await trio.lowlevel.checkpoint()
+        self._map.reload()
 
     async def follow_map(self) -> None:
-        """Take each edit of the map while this runs, between two tokens; for ever.
-
-        A map that is wrong is reported, and changes nothing.
-        """
-        if self._map_path is None:
-            return
-        broken = False
-        async for found in MapWatch(self._map_path, self.blocks_map):
-            try:
-                if isinstance(found, MapError):
-                    raise found
-                if broken and found == self.blocks_map:
-                    self._swarm.say("the BlocksMap is as it was again")
-                self._use(found)
-            except MapError as error:
-                self._swarm.say(f"{error.detail}; the BlocksMap in force stays")
-                broken = True
-            else:
-                broken = False
-
-    def _use(self, blocks_map: BlocksMap, *, fresh: bool = False) -> None:
-        """Take ``blocks_map`` if it is one for this model."""
-        blocks_map.model(self.model_name)
-        blocks_map.check_blocks(self.model_name, self.model_config.n_blocks)
-        self._swarm.use_map(blocks_map, fresh=fresh)
+        """Take each edit of the map while this runs, between two tokens; for ever."""
+        await self._map.follow()
 
     async def forget(self) -> None:
         """Drop all caches, here and on the peers."""

@@ -9,37 +9,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Sequence
-from functools import partial
 
 import torch
 import trio
 
 from gptnode.model.sampler import Sampler
-from gptnode.model.shard import Embedding, Head
-from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
+from gptnode.node.ends import Ends
+from gptnode.node.meter import AnswerMeter, HopName
 from gptnode.node.pipeline import HopFailure, Pipeline, PipelineStep
-from gptnode.node.speculation import Ready, Speculation
+from gptnode.node.speculation import Ready, Speculation, common_prefix
 from gptnode.node.swarm import Swarm
 from gptnode.node.timing import Tally, TokenTiming
 from gptnode.node.verify import WrongAnswers
+from gptnode.wire.messages import Draw
 
 __all__ = ["Generator"]
 
 
 class Generator:
-    """Embedding and head of this node around the pipeline of a swarm.
+    """The ends of a model around the pipeline of a swarm.
 
     Resource handling: sessions stay open between answers, with their caches; ``forget`` ends them.
     """
 
     def __init__(
         self,
-        embedding: Embedding,
-        head: Head,
+        ends: Ends,
         swarm: Swarm,
-        lane: ComputeLane,
-        device: torch.device,
         max_tokens: int,
         *,
         rings: bool = False,
@@ -48,11 +45,8 @@ class Generator:
         """A generator without sessions yet.
 
         Args:
-            embedding: The model's.
-            head: The model's.
+            ends: The context's.
             swarm: Has the stages.
-            lane: Where embedding and head run.
-            device: Where they are.
             max_tokens: The longest context, for which peers are asked to reserve room.
             rings: Whether peers may hand on to each other.
             speculate: Whether to guess tokens ahead, where that changes no token: where rows of a
@@ -61,22 +55,31 @@ class Generator:
         self.max_tokens = max_tokens
         self.prefilled_tokens = 0
         self.timing: TokenTiming | None = None
-        self._embedding = embedding
-        self._head = head
+        self.hops: tuple[HopName, ...] = ()
+        self._ends = ends
         self._swarm = swarm
-        self._lane = lane
-        self._device = device
         self._pipeline = Pipeline(
             replaceable=swarm.replaceable,
             replay_rows=swarm.replay_rows,
             rings=rings,
             report=swarm.say,
         )
-        exact = swarm.replay_rows > 1 and head.joint_rows > 1
+        exact = swarm.replay_rows > 1 and ends.exact
         self.speculation = Speculation() if speculate and exact else None
         self._ready = Ready()
         self._cached: list[int] = []
-        self._ahead: tuple[int, torch.Tensor] | None = None  # a token and its embedding
+        self._answer_meter = AnswerMeter()
+
+    @property
+    def cached_ids(self) -> Sequence[int]:
+        """The ids that the caches hold; not to be changed."""
+        return self._cached
+
+    def answer_meter(self, prompt_tokens: int) -> AnswerMeter:
+        """To be told of the answer that begins now: each token, with ``timing`` and ``hops``."""
+        self._answer_meter.ended("cancelled")  # nobody says so who just asks for no more
+        self._answer_meter = self._swarm.meter.answer(self._swarm.model_name, prompt_tokens)
+        return self._answer_meter
 
     async def next_token(self, ids: Sequence[int], sampler: Sampler) -> int:
         """The token after ``ids`` (at least one, at most ``max_tokens``).
@@ -132,8 +135,11 @@ class Generator:
 
     async def forget(self) -> None:
         """End the sessions, here and on the peers; their caches are freed."""
+        self._answer_meter.ended("cancelled")
         self._cached.clear()
         self._ready = Ready()
+        if self.speculation is not None:
+            self.speculation.forget()
         self._pipeline.log.cut(0)
         self._pipeline.use(())
         await self._swarm.close()
@@ -141,18 +147,21 @@ class Generator:
     async def _next_token(self, ids: list[int], sampler: Sampler, tally: Tally) -> int:
         if await self._complete() and tally.attempts == 1:
             tally.begin()  # a peer was lost before this token: it isn't one of a usual cost
-        keep = min(_common_prefix(self._cached, ids), len(ids) - 1)
+        keep = min(common_prefix(self._cached, ids), len(ids) - 1)
         if keep < len(self._cached):
             del self._cached[keep:]
             await self._pipeline.truncate(keep)
         if self.speculation is not None and len(ids) - len(self._cached) == 1:
             return await self._speculate(self.speculation, ids, sampler, tally)
-        last = await self._prefill(ids, tally)
+        if self.speculation is None:
+            last = await self._prefill(ids, sampler, tally)
+        else:
+            async with self.speculation.meanwhile(ids, sampler, waits=self._pipeline.waits):
+                last = await self._prefill(ids, sampler, tally)
         await self._swarm.verifier.settle()
-        sampled = await self._lane.run(lambda: self._sample(last, ids, sampler))
+        sampled = await self._ends.sample(last, ids, (), sampler)
         tally.own(sampled.compute_s)
-        token, self._ahead = sampled.value
-        return token
+        return sampled.tokens[0]
 
     async def _speculate(
         self, speculation: Speculation, ids: list[int], sampler: Sampler, tally: Tally
@@ -163,22 +172,31 @@ class Generator:
         """
         began_s = time.perf_counter()
         start = len(self._cached)
-        guess = speculation.draft(ids, self.max_tokens - len(ids))
-        step = await self._step_at([*ids, *guess], start, tally)
-        await self._pipeline.forward(step)
+        waits = self._pipeline.waits
+        guess = await speculation.draft(ids, self.max_tokens - len(ids), sampler, waits=waits)
+        tally.own(speculation.drafting_s)
+        draw = self._ends.draw(ids, guess, sampler)
+        step = await self._step_at([*ids, *guess], start, tally, draw)
+        async with speculation.meanwhile([*ids, *guess], sampler, waits=waits, drawn=len(guess)):
+            await self._pipeline.forward(step)
         await self._swarm.verifier.settle()
-        sampled = await self._lane.run(lambda: self._sample_rows(step.hidden, ids, guess, sampler))
-        token, *more = tokens = sampled.value
+        sampled = await self._ends.sample(step.hidden, ids, guess, sampler)
+        token, *more = tokens = sampled.tokens
         self._cached.extend((*ids[start:], *guess[: len(more)]))
         self.prefilled_tokens = len(self._cached)
         self._ready = Ready([*ids, token], more, sampler)
         tally.own(sampled.compute_s)
         tally.chunk(len(step.ids), step.timings)
-        speculation.note(len(guess), len(tokens) - 1, time.perf_counter() - began_s)
+        speculation.note(guess, tokens, time.perf_counter() - began_s)
+        if guess:
+            self._swarm.meter.guessed(self._swarm.model_name, len(guess), len(more))
         return token
 
-    async def _prefill(self, ids: list[int], tally: Tally) -> torch.Tensor:
-        """Give the pipeline all of ``ids`` that it lacks; what came out for the last: (1, 1, D)."""
+    async def _prefill(self, ids: list[int], sampler: Sampler, tally: Tally) -> torch.Tensor:
+        """Give the pipeline all of ``ids`` that it lacks; what came out for the last: (1, 1, D).
+
+        Or the token after it, where the pipeline has the head.
+        """
         last = torch.empty(0)
 
         def done(step: PipelineStep) -> None:
@@ -191,32 +209,36 @@ class Generator:
         self.prefilled_tokens = len(self._cached)
         while True:
             if len(ids) - len(self._cached) <= PREFILL_CHUNK_TOKENS:
-                step = await self._step_at(ids, len(self._cached), tally)
+                draw = self._ends.draw(ids, (), sampler)
+                step = await self._step_at(ids, len(self._cached), tally, draw)
                 await self._pipeline.forward(step)
                 done(step)
             else:
-                await self._pipeline.prefill(self._steps(ids, tally), done)
+                await self._pipeline.prefill(self._steps(ids, sampler, tally), done)
             if len(self._cached) == len(ids):
                 return last
             await self._complete()  # the map was edited, or a peer has left
             tally.begin()
 
-    async def _steps(self, ids: list[int], tally: Tally) -> AsyncGenerator[PipelineStep]:
+    async def _steps(
+        self, ids: list[int], sampler: Sampler, tally: Tally
+    ) -> AsyncGenerator[PipelineStep]:
         """The chunks of ``ids`` that aren't cached, while the pipeline is as it should be."""
         for start in range(len(self._cached), len(ids), PREFILL_CHUNK_TOKENS):
-            yield await self._step_at(ids, start, tally)
+            is_last = start + PREFILL_CHUNK_TOKENS >= len(ids)
+            draw = self._ends.draw(ids, (), sampler) if is_last else None
+            yield await self._step_at(ids, start, tally, draw)
             if not self._swarm.complete_now:
                 return
 
-    async def _step_at(self, ids: list[int], start: int, tally: Tally) -> PipelineStep:
+    async def _step_at(
+        self, ids: list[int], start: int, tally: Tally, draw: Draw | None
+    ) -> PipelineStep:
         """The chunk of ``ids`` that begins at ``start``, embedded."""
         chunk = ids[start : start + PREFILL_CHUNK_TOKENS]
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and chunk == [ahead[0]]:
-            return PipelineStep(tuple(chunk), start, ahead[1])
-        embedded = await self._lane.run(partial(self._embed, chunk))
-        tally.own(embedded.compute_s)
-        return PipelineStep(tuple(chunk), start, embedded.value)
+        embedded, compute_s = await self._ends.embed(chunk)
+        tally.own(compute_s)
+        return PipelineStep(tuple(chunk), start, embedded, draw)
 
     async def _complete(self) -> bool:
         """Have a stage for all blocks, each with what the others hold; True if some were filled.
@@ -227,46 +249,17 @@ class Generator:
         """
         if not self._swarm.complete_now or not self._pipeline.stages:
             self._pipeline.use(await self._swarm.complete(self.max_tokens))
+            self.hops = self._swarm.hop_names()
+        await self._ends.use(self._pipeline.ends)
         if self._pipeline.behind and self._pipeline.log.over:
             self._cached.clear()  # too much was kept to keep it: the ids alone do it
             await self._pipeline.truncate(0)
             return True
-        filled = await self._pipeline.catch_up(self._embed_soon) > 0
+        filled = await self._pipeline.catch_up(self._embed)
+        if filled:
+            self._swarm.meter.refilled(self._swarm.model_name, filled)
         await self._pipeline.join()
-        return filled
+        return filled > 0
 
-    async def _embed_soon(self, ids: list[int]) -> torch.Tensor:
-        return (await self._lane.run(partial(self._embed, ids))).value
-
-    def _sample(
-        self, last: torch.Tensor, ids: list[int], sampler: Sampler
-    ) -> tuple[int, tuple[int, torch.Tensor]]:
-        """In the lane: a token, and its embedding: the next step needn't come here for it."""
-        token = sampler.sample(self._head(last)[0], ids)
-        return token, (token, self._embed([token]))
-
-    def _sample_rows(
-        self, hidden: torch.Tensor, ids: list[int], guess: list[int], sampler: Sampler
-    ) -> list[int]:
-        """In the lane: what is sampled after ``ids``, and after each guess that was sampled."""
-        logits = self._head(hidden[0].unsqueeze(1))
-        tokens: list[int] = []
-        for row in logits:
-            tokens.append(sampler.sample(row, [*ids, *tokens]))
-            if len(tokens) > len(guess) or tokens[-1] != guess[len(tokens) - 1]:
-                break
-        if len(tokens) == 1:
-            self._ahead = (tokens[0], self._embed(tokens))
-        return tokens
-
-    def _embed(self, ids: list[int]) -> torch.Tensor:
-        embedded: torch.Tensor = self._embedding(torch.tensor([ids], device=self._device))
-        return embedded
-
-
-def _common_prefix(left: list[int], right: list[int]) -> int:
-    """How many ids both begin with."""
-    n = min(len(left), len(right))
-    if left[:n] == right[:n]:  # the usual case, at the speed of C
-        return n
-    return next(i for i in range(n) if left[i] != right[i])
+    async def _embed(self, ids: list[int]) -> torch.Tensor:
+        return (await self._ends.embed(ids))[0]

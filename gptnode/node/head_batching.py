@@ -28,10 +28,10 @@ MOMENT_S = 0.003
 
 
 @dataclass(slots=True, eq=False)
-class _Row(Generic[T]):
-    """A context's last hidden state, (1, 1, D), and what is to become of its logits (V)."""
+class _Asked(Generic[T]):
+    """A context's last hidden states, (R, 1, D), and what is to become of its logits (R, V)."""
 
-    last: Tensor
+    rows: Tensor
     use: Callable[[Tensor], T]
     logits: Tensor | None = None
     batch_s: float = 0.0
@@ -42,45 +42,61 @@ class HeadBatcher:
 
     def __init__(self, lane: ComputeLane, head: Head) -> None:
         """Nobody waits."""
+        self.head = head
         self._lane = lane
-        self._head = head
-        self._waiting: queue.SimpleQueue[_Row[Any]] = queue.SimpleQueue()
-        self._sizes = (1, 1)  # of the last two batches
+        self._waiting: queue.SimpleQueue[_Asked[Any]] = queue.SimpleQueue()
+        self._next: _Asked[Any] | None = None  # it didn't fit into the last batch
+        self._sizes = (1, 1)  # of the last two batches, in contexts
 
-    async def run(self, last: Tensor, use: Callable[[Tensor], T]) -> tuple[T, float]:
-        """What ``use`` makes, in the lane, of the logits (V) after ``last`` (1, 1, D), and seconds.
+    async def run(self, rows: Tensor, use: Callable[[Tensor], T]) -> tuple[T, float]:
+        """What ``use`` makes, in the lane, of the logits (R, V) of ``rows`` (R, 1, D), and seconds.
 
         The seconds are those of the whole batch and of ``use``, all waiting left out. Each row is
         as if it were alone, to the bit.
         """
-        row = _Row(last, use)
-        self._waiting.put(row)
+        asked = _Asked(rows, use)
+        self._waiting.put(asked)
 
         def work() -> tuple[T, float]:
-            if row.logits is None:
+            if asked.logits is None:
                 self._compute()
-            if row.logits is None:
+            if asked.logits is None:
                 raise RuntimeError("the batch that this row was in failed")
             began = time.perf_counter()
-            return use(row.logits), row.batch_s + time.perf_counter() - began
+            return use(asked.logits), asked.batch_s + time.perf_counter() - began
 
         return (await self._lane.run(work)).value
 
     def _compute(self) -> None:
         """In the lane: logits for all who wait, as far as there is room."""
-        rows: list[_Row[Any]] = []
-        until = time.perf_counter() + (MOMENT_S if max(self._sizes) > 1 else 0.0)
-        while len(rows) < self._head.joint_rows:
-            left_s = until - time.perf_counter() if len(rows) < max(self._sizes) else 0.0
-            try:
-                rows.append(self._waiting.get(timeout=max(0.0, left_s)))
-            except queue.Empty:
-                break
-        self._sizes = (self._sizes[1], len(rows))
+        batch = self._gathered()
+        self._sizes = (self._sizes[1], len(batch))
+        counts = [asked.rows.shape[0] for asked in batch]
         began = time.perf_counter()
         with torch.inference_mode():
-            logits = self._head(torch.cat([row.last for row in rows]))
+            rows = torch.cat([asked.rows for asked in batch])
+            parts = [self.head(part) for part in torch.split(rows, self.head.joint_rows)]
+            logits = torch.cat(parts) if len(parts) > 1 else parts[0]
         self._lane.wait_for_device()
         batch_s = time.perf_counter() - began
-        for row, found in zip(rows, logits, strict=True):
-            row.logits, row.batch_s = found, batch_s
+        for asked, found in zip(batch, torch.split(logits, counts), strict=True):
+            asked.logits, asked.batch_s = found, batch_s
+
+    def _gathered(self) -> list[_Asked[Any]]:
+        """The next batch: more rows than the head joins only where one context asks for them."""
+        first, self._next = self._next, None
+        batch = [first] if first is not None else []
+        room = self.head.joint_rows - sum(asked.rows.shape[0] for asked in batch)
+        until = time.perf_counter() + (MOMENT_S if max(self._sizes) > 1 else 0.0)
+        while room > 0:
+            left_s = until - time.perf_counter() if len(batch) < max(self._sizes) else 0.0
+            try:
+                asked = self._waiting.get(timeout=max(0.0, left_s))
+            except queue.Empty:
+                break
+            room -= asked.rows.shape[0]
+            if room < 0 and batch:
+                self._next = asked
+                break
+            batch.append(asked)
+        return batch

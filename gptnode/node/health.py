@@ -34,15 +34,19 @@ class Trouble:
     kind: TroubleKind
     cause: GptNodeError
     until_s: float
-    losses: int = 0
 
 
 class PeerHealth:
-    """Troubles by peer id. A peer without one is believed to be well."""
+    """Troubles by peer id. A peer without one is believed to be well.
 
-    def __init__(self) -> None:
-        """All peers are well."""
-        self._troubles: dict[str, Trouble] = {}
+    Several contexts may share what they know. How often a peer was lost each of them counts for
+    itself: one crash ends the sessions of all, and is one loss.
+    """
+
+    def __init__(self, shared: PeerHealth | None = None) -> None:
+        """All peers are well, or as ``shared`` knows them, now and later."""
+        self._troubles: dict[str, Trouble] = shared._troubles if shared is not None else {}
+        self._losses: dict[str, int] = {}
 
     def note(
         self, peer_id: str, cause: GptNodeError, *, was_open: bool, slow: bool = False
@@ -52,15 +56,16 @@ class PeerHealth:
         before = self.trouble(peer_id)
         if before is not None and before.kind is TroubleKind.WRONG:
             return before
-        losses = (before.losses if before else 0) + was_open
+        losses = (self._losses.get(peer_id, 0) if before else 0) + was_open
+        self._losses[peer_id] = losses
         if slow:
             trouble = Trouble(TroubleKind.SLOW, cause, now_s + SLOW_S)
         elif isinstance(cause, PeerBusyError):
-            trouble = Trouble(TroubleKind.BUSY, cause, now_s + cause.retry_after_s, losses)
+            trouble = Trouble(TroubleKind.BUSY, cause, now_s + cause.retry_after_s)
         elif was_open and losses < MAX_LOSSES:
-            trouble = Trouble(TroubleKind.LOST, cause, now_s + DOWN_S, losses)
+            trouble = Trouble(TroubleKind.LOST, cause, now_s + DOWN_S)
         else:
-            trouble = Trouble(TroubleKind.DOWN, cause, now_s + DOWN_S, losses)
+            trouble = Trouble(TroubleKind.DOWN, cause, now_s + DOWN_S)
         self._troubles[peer_id] = trouble
         return trouble
 
@@ -96,4 +101,5 @@ class PeerHealth:
         ``even_wrong``: also those whose answers were wrong, as that person asks for it.
         """
         spared = frozenset() if even_wrong else self.avoid(TroubleKind.WRONG)
-        self._troubles = {peer: t for peer, t in self._troubles.items() if peer in spared}
+        for peer_id in self._troubles.keys() - spared:
+            self.forgive(peer_id)

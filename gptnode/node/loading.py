@@ -28,6 +28,7 @@ class ModelKey:
     fingerprint: str
     dtype_name: str
     d_model: int
+    vocab_size: int
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,8 +59,8 @@ class ModelSource:
         """The blocks of ``span`` and no others."""
         return load_blocks(self.index, self.config, span, self.key.dtype_name, self.device)
 
-    def load_head(self, embedding: Embedding) -> Head:
-        """(B, T, D) -> logits (B, V) of the last position; shares a tied ``embedding``."""
+    def load_head(self, embedding: Embedding | None) -> Head:
+        """(B, T, D) -> logits (B, V) of the last position; shares an ``embedding`` that is tied."""
         return load_head(self.index, self.config, self.key.dtype_name, self.device, tied=embedding)
 
 
@@ -99,8 +100,14 @@ def open_entry(
     paths = folder_paths(model_dir) if model_dir is not None else blocks_map.model_paths(entry.name)
     if paths is None:
         raise MapError(f"the model {entry.name!r} has no path: add one, or give --model-dir")
+    ends = blocks_map.ends(entry.name)
     return open_model(
-        entry.name, paths, dtype or entry.dtype, open_device(device), fingerprint=entry.fingerprint
+        entry.name,
+        paths,
+        dtype or entry.dtype,
+        open_device(device),
+        fingerprint=entry.fingerprint,
+        may_lack_weights=ends.embed and ends.head,
     )
 
 
@@ -111,6 +118,7 @@ def open_model(
     device: torch.device,
     *,
     fingerprint: str | None = None,
+    may_lack_weights: bool = False,
 ) -> ModelSource:
     """Read the configuration and the tensor headers of a model.
 
@@ -122,6 +130,7 @@ def open_model(
         device: Where its parts will be loaded.
         fingerprint: The one that the map names. Files that are all there are checked against it;
             without it, they all have to be there.
+        may_lack_weights: Whether a folder without weights is one whose model others compute.
 
     Raises:
         MismatchError: the files are not those that the map means.
@@ -130,7 +139,7 @@ def open_model(
     if not paths.folder.is_dir():
         raise ModelFileError(f"{paths.folder}: no such model folder")
     config = ModelConfig.from_file(paths.config)
-    index = WeightIndex.open(paths.weights or paths.folder)
+    index = WeightIndex.open(paths.weights or paths.folder, may_lack=may_lack_weights)
     if dtype_name is not None and dtype_name not in DTYPES:
         raise UsageError(f"no dtype {dtype_name!r}; there are {', '.join(DTYPES)}")
     if dtype_name not in (None, config.dtype) and config.dtype in QUANTISED_BITS:
@@ -140,12 +149,20 @@ def open_model(
         )
     index.check_stored(config.dtype)
     known = _fingerprint(index, config, fingerprint)
-    key = ModelKey(name, known, dtype_name or config.dtype, config.d_model)
+    dtype_name = dtype_name or config.dtype
+    key = ModelKey(name, known, dtype_name, config.d_model, config.vocab_size)
     return ModelSource(key, paths, config, index, device)
 
 
 def _fingerprint(index: WeightIndex, config: ModelConfig, stated: str | None) -> str:
     """The fingerprint of the files, or what the map states where some of them aren't here."""
+    if index.empty:
+        if stated is not None:
+            return stated
+        raise MapError(
+            f"{index.source} has no weights, so the BlocksMap has to say which are meant: add the "
+            'model\'s "fingerprint", as `gptnode fingerprint DIR` prints it where they are'
+        )
     if index.absent:
         if stated is not None:
             return stated

@@ -16,6 +16,7 @@ from gptnode.net.host import Host
 from gptnode.node.allow_list import AllowList
 from gptnode.node.block_keeper import BlockKeeper
 from gptnode.node.map_watch import MapWatch
+from gptnode.node.meter import NO_METER, Meter
 from gptnode.routing.blocks_map import BlocksMap
 
 __all__ = ["MapFollower"]
@@ -25,7 +26,14 @@ class MapFollower:
     """Keeps one server in line with the file of its map while ``run`` runs."""
 
     def __init__(
-        self, path: Path, in_force: BlocksMap, allow: AllowList, host: Host, keeper: BlockKeeper
+        self,
+        path: Path,
+        in_force: BlocksMap,
+        allow: AllowList,
+        host: Host,
+        keeper: BlockKeeper,
+        *,
+        meter: Meter = NO_METER,
     ) -> None:
         """``in_force`` is what the server began with; ``allow`` and ``keeper`` know it already."""
         self.blocks_map = in_force
@@ -34,6 +42,7 @@ class MapFollower:
         self._allow = allow
         self._host = host
         self._keeper = keeper
+        self._meter = meter
         self._log = structlog.get_logger("gptnode.node")
 
     async def run(self) -> None:
@@ -56,6 +65,7 @@ class MapFollower:
         for peer_id in blocks_map.allowed():
             self._host.refused.forget(peer_id)
         self._keeper.want(blocks_map)
+        self._meter.map_edited("taken")
         self._log.info("map taken", peers=len(blocks_map.peers), clients=len(blocks_map.clients))
         await self._cut_off()
 
@@ -69,4 +79,5 @@ class MapFollower:
 
     def _reject(self, error: MapError) -> None:
         self.problem = error.detail
+        self._meter.map_edited("rejected")
         self._log.error("map not taken, the one before stays in force", reason=error.detail)

@@ -1,4 +1,4 @@
-"""Opening stages: this node's own blocks, loaded once, or a session with a peer."""
+"""Opening stages: over this node's own blocks, or as sessions with peers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import trio
 
 from gptnode.errors import GptNodeError, NetworkError, PeerUnreachableError
-from gptnode.model.shard import BlockStack
 from gptnode.net.host import Host
-from gptnode.node.compute import ComputeLane
+from gptnode.node.commons import Commons
 from gptnode.node.loading import ModelSource
-from gptnode.node.stages import LocalStage, RemoteStage, Stage
+from gptnode.node.stages import RemoteStage, Stage
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.routing.route import Hop
 from gptnode.span import Span
 
@@ -38,24 +38,28 @@ class Opener:
     def __init__(
         self,
         source: ModelSource,
-        lane: ComputeLane,
+        commons: Commons,
         nursery: trio.Nursery,
         host: Host | None,
         label: Callable[[str], str],
         addrs: Callable[[str], tuple[str, ...]],
+        *,
+        owner: str = "",
     ) -> None:
         """``label`` and ``addrs`` tell of a peer what people call it and where it is.
+
+        ``owner`` is whose context it is, where this node's own blocks are shared.
 
         ``watch``, where it is set, makes of a session the stage that is used.
         """
         self.watch: Callable[[RemoteStage], Stage] | None = None
-        self.own_blocks: dict[Span, BlockStack] = {}
         self._source = source
-        self._lane = lane
+        self._commons = commons
         self._nursery = nursery
         self._host = host
         self._label = label
         self._addrs = addrs
+        self._owner = owner
 
     def peer_of(self, hop: Hop) -> str | None:
         """The peer that ``hop`` is to run on; None for this node."""
@@ -79,7 +83,7 @@ class Opener:
         async def open_one(hop: Hop) -> None:
             peer_id = self.peer_of(hop)
             try:
-                stages.append(await self._open(hop.span, peer_id, max_tokens))
+                stages.append(await self._open(hop, peer_id, max_tokens))
             except GptNodeError as error:
                 if peer_id is None:
                     own_errors.append(error)
@@ -99,16 +103,15 @@ class Opener:
             raise own_errors[0]
         return stages, failures
 
-    async def _open(self, span: Span, peer_id: str | None, max_tokens: int) -> Stage:
+    async def _open(self, hop: Hop, peer_id: str | None, max_tokens: int) -> Stage:
         if peer_id is None:
-            if span not in self.own_blocks:
-                loaded = await self._lane.run(lambda: self._source.load_blocks(span))
-                self.own_blocks[span] = loaded.value
-            return LocalStage(self.own_blocks[span], max_tokens, self._lane)
-        stage = await self.open_session(span, peer_id, max_tokens)
+            return await self._commons.open_own(hop.span, max_tokens, self._owner, hop.ends)
+        stage = await self.open_session(hop.span, peer_id, max_tokens, hop.ends)
         return stage if self.watch is None else self.watch(stage)
 
-    async def open_session(self, span: Span, peer_id: str, max_tokens: int) -> RemoteStage:
+    async def open_session(
+        self, span: Span, peer_id: str, max_tokens: int, ends: PlacedEnds = NO_ENDS
+    ) -> RemoteStage:
         """A session with ``peer_id``, which the caller closes.
 
         Raises:
@@ -121,7 +124,7 @@ class Opener:
             raise PeerUnreachableError(f"no address of {label} is known")
         await self._host.connect(peer_id, addrs)
         return await RemoteStage.open(
-            self._host, peer_id, label, span, self._source.key, max_tokens, self._nursery
+            self._host, peer_id, label, span, self._source.key, max_tokens, self._nursery, ends
         )
 
     def close_soon(self, *stages: Stage) -> None:

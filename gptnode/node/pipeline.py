@@ -26,6 +26,8 @@ from gptnode.node.replay import ReplayLog
 from gptnode.node.ring import Ring, RingFailure, Round
 from gptnode.node.stages import HopFailure, RemoteStage, Stage
 from gptnode.node.timing import HopTiming
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
+from gptnode.wire.messages import Draw
 
 __all__ = ["HopFailure", "Pipeline", "PipelineStep"]
 
@@ -38,7 +40,8 @@ JUDGED_TOKENS = 16
 class PipelineStep:
     """Tokens on their way through the stages.
 
-    ``hidden``: what the next stage is given, (1, T, D); what the last one gave in the end.
+    ``hidden``: what the next stage is given, (1, T, D) or ids; what the last one gave in the end.
+    ``draw``: what is asked of the last one, if it has the head.
     ``inputs``: what each peer's stage was given, by its first block.
     ``timings``: where the time went, stage by stage.
     """
@@ -46,6 +49,7 @@ class PipelineStep:
     ids: tuple[int, ...]
     position: int
     hidden: Tensor
+    draw: Draw | None = None
     inputs: dict[int, Tensor] = field(default_factory=dict)
     timings: list[HopTiming] = field(default_factory=list)
 
@@ -93,6 +97,18 @@ class Pipeline:
     def behind(self) -> bool:
         """Whether some stages don't hold the steps so far."""
         return len(self.log) > 0 and not self._filled.issuperset(self.stages)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a step waits for peers, while this node has nothing to do."""
+        return any(stage.peer_id is not None for stage in self.stages)
+
+    @property
+    def ends(self) -> PlacedEnds:
+        """The ends of the model that the stages have: ids go in, or come out."""
+        if not self.stages:
+            return NO_ENDS
+        return PlacedEnds(self.stages[0].ends.embed, self.stages[-1].ends.head)
 
     def use(self, stages: Sequence[Stage]) -> None:
         """Go on with ``stages``, which cover all blocks of the model, in order, without a gap.
@@ -240,7 +256,7 @@ class Pipeline:
         began_s = trio.current_time()
         try:
             with trio.move_on_after(pace.patience_s if judged else math.inf):
-                step.hidden = await ring.receive(await ring.send(hidden, step.position))
+                step.hidden = await ring.receive(await _send(ring, step))
                 step.inputs[ring.stages[0].span.start] = hidden
                 step.timings += ring.timings
                 if judged:
@@ -266,7 +282,7 @@ class Pipeline:
             patience_s = math.inf
         began_s = trio.current_time()
         with _failures_of(stage), trio.move_on_after(patience_s):
-            step.hidden = await stage.forward(step.hidden, step.position)
+            step.hidden = await _forward(stage, step)
             step.timings.append(stage.timing)
             if judged:
                 pace.note(trio.current_time() - began_s)
@@ -278,13 +294,25 @@ class Pipeline:
         raise HopFailure(stage, cause, slow=True)
 
 
+def _forward(stage: Stage, step: PipelineStep) -> Awaitable[Tensor]:
+    if stage.ends.head and step.draw is not None:
+        return stage.forward(step.hidden, step.position, step.draw)
+    return stage.forward(step.hidden, step.position)
+
+
+def _send(ring: Ring, step: PipelineStep) -> Awaitable[Round]:
+    if ring.stages[-1].ends.head and step.draw is not None:
+        return ring.send(step.hidden, step.position, step.draw)
+    return ring.send(step.hidden, step.position)
+
+
 def _workers_of(ring: Ring) -> list[Worker[PipelineStep]]:
     """Two workers: steps are sent while others are on their way round, one for each hop."""
     rounds: deque[Round] = deque()
 
     async def send(step: PipelineStep) -> None:
         step.inputs[ring.stages[0].span.start] = step.hidden
-        rounds.append(await ring.send(step.hidden, step.position))
+        rounds.append(await _send(ring, step))
 
     async def receive(step: PipelineStep) -> None:
         step.hidden = await ring.receive(rounds.popleft())

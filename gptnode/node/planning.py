@@ -12,6 +12,7 @@ import trio
 from gptnode.errors import GptNodeError, PeerUnreachableError, RouteError
 from gptnode.node.health import PeerHealth, TroubleKind
 from gptnode.routing.blocks_map import BlocksMap
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.routing.route import Hop, plan_route
 from gptnode.span import Span
 
@@ -44,6 +45,19 @@ class Planner:
         if self.blocks_map is None:
             return ()
         return self.blocks_map.holders(self._model, self._n_blocks)
+
+    def layout(self) -> tuple[tuple[tuple[str, ...], ...], PlacedEnds]:
+        """All of the map that routes depend on."""
+        return self.holders(), self.ends
+
+    @property
+    def ends(self) -> PlacedEnds:
+        """The ends of the model that go with blocks."""
+        return self.blocks_map.ends(self._model) if self.blocks_map is not None else NO_ENDS
+
+    def hop(self, peer_ids: tuple[str, ...], span: Span) -> Hop:
+        """One at ``peer_ids``, with the ends that go with its blocks."""
+        return Hop(peer_ids, span, self.ends.within(span, self._n_blocks))
 
     def whole(self) -> tuple[Hop, ...]:
         """The best hops for all blocks.

@@ -17,6 +17,7 @@ from gptnode.net.server_channel import ServerChannel
 from gptnode.node.budget import Refusal
 from gptnode.wire.messages import (
     Arrived,
+    Draw,
     ErrorCode,
     Feed,
     Forward,
@@ -30,8 +31,8 @@ from gptnode.wire.messages import (
 
 __all__ = ["Compute", "Dial", "RelayedSession", "RelayedSessions", "dial_nobody"]
 
-Compute = Callable[[int, WireTensor], Awaitable[Stepped]]
-"""Runs a step at a position; raises Refusal."""
+Compute = Callable[[int, WireTensor, Draw | None], Awaitable[Stepped]]
+"""Runs a step at a position, and draws tokens if it has the head; raises Refusal."""
 
 Dial = Callable[[str], Awaitable[PeerStream]]
 """Opens a stream to a peer of this node's own map; raises NetworkError."""
@@ -92,7 +93,7 @@ class RelayedSession:
         """Compute a step and pass on what comes out; the client hears of whatever goes wrong."""
         try:
             async with self.turn:
-                stepped = await self._compute(request.position, request.hidden)
+                stepped = await self._compute(request.position, request.hidden, request.draw)
         except Refusal as refusal:
             self._channel.tell(Stranded(request.ticket, refusal.message))
             return
@@ -105,7 +106,7 @@ class RelayedSession:
                 self._channel.tell(Stranded(request.ticket, "the next hop is lost"))
             else:
                 await self._onward.post(
-                    Relay(request.ticket, request.position, stepped.hidden, way)
+                    Relay(request.ticket, request.position, stepped.hidden, way, request.draw)
                 )
         except LocalProtocolError as error:  # a trail too long
             self._channel.tell(Stranded(request.ticket, error.detail))

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from gptnode.errors import GptNodeError, MismatchError
 from gptnode.node.stages import HopFailure, RemoteStage
-from gptnode.node.tensors import check_hidden, from_wire, to_wire
 from gptnode.node.timing import HopTiming
-from gptnode.wire.messages import Arrived, Relay, Stranded
+from gptnode.wire.messages import Arrived, Draw, Relay, Stranded
 
 __all__ = ["Ring", "RingFailure", "Round"]
 
@@ -38,7 +37,8 @@ class Round:
 
     ticket: int
     position: int
-    shape: tuple[int, int, int]
+    tokens: int
+    draw: Draw | None
     device: torch.device
     sent_s: float
     serialise_s: float
@@ -104,8 +104,10 @@ class Ring:
         if self.broken is not None:
             raise RingFailure(self.broken)
 
-    async def send(self, hidden: Tensor, position: int) -> Round:
-        """Send ``hidden`` (1, T, D) into the ring; rounds come back in the order of sending.
+    async def send(self, hidden: Tensor, position: int, draw: Draw | None = None) -> Round:
+        """Send ``hidden`` into the ring; rounds come back in the order of sending.
+
+        What ``hidden`` and ``draw`` are, ``Stage.forward`` says.
 
         Raises:
             HopFailure, RingFailure: as ``receive``.
@@ -113,11 +115,10 @@ class Ring:
         self._raise_if_over()
         begun_s = time.perf_counter()
         ticket = next(self._tickets)
-        relay = Relay(ticket, position, to_wire(hidden))
-        batch, tokens, width = hidden.shape
+        relay = Relay(ticket, position, self.stages[0].given(hidden), draw=draw)
         sent_s = time.perf_counter()
         round_ = Round(
-            ticket, position, (batch, tokens, width), hidden.device, begun_s, sent_s - begun_s
+            ticket, position, hidden.shape[1], draw, hidden.device, begun_s, sent_s - begun_s
         )
         self._rounds[ticket] = round_
         try:
@@ -133,7 +134,7 @@ class Ring:
         return round_
 
     async def receive(self, round_: Round) -> Tensor:
-        """What the ring made of a round, (1, T, D); ``timings`` then tell of it, hop by hop.
+        """What the ring made of a round; ``timings`` then tell of it, hop by hop.
 
         Raises:
             HopFailure: a session was lost, or a server did other than it was asked.
@@ -149,8 +150,7 @@ class Ring:
         answered_s = time.perf_counter()
         self._check_trail(message, round_)
         try:
-            result = from_wire(message.hidden, round_.device)
-            check_hidden(result, round_.shape, last.model.dtype, last.label)
+            result = last.answer(message.hidden, round_.tokens, round_.draw, round_.device)
         except GptNodeError as error:
             raise HopFailure(last, error) from error
         done_s = time.perf_counter()

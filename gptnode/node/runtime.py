@@ -1,8 +1,8 @@
-"""A client's composition root: puts it together from its parts, and takes it apart."""
+"""A client's composition root: puts it, or a service, together from parts, and takes it apart."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,23 +14,32 @@ from gptnode.net.host import Host, open_host
 from gptnode.net.identity import load_identity
 from gptnode.node.allow_list import AllowList
 from gptnode.node.client import Client
+from gptnode.node.commons import Commons
 from gptnode.node.compute import ComputeLane, device_wait
 from gptnode.node.config import DEFAULT_CONTEXT_TOKENS, ClientConfig
+from gptnode.node.drafting import DraftModel, find_draft, give_draft, load_draft
+from gptnode.node.ends import Ends, OwnEnds
+from gptnode.node.events import EventLog
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_entry, open_model
+from gptnode.node.meter import NO_METER, Meter
 from gptnode.node.nursery import background_nursery
+from gptnode.node.readings import network_readings, service_readings
+from gptnode.node.service import Service, ServiceLimits, ServiceModel
 from gptnode.node.swarm import Swarm
 from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
-from gptnode.routing.entries import ModelEntry
-from gptnode.text.template import load_template
+from gptnode.routing.entries import NO_ENDS, ModelEntry, PlacedEnds
+from gptnode.text.template import ChatTemplate, load_template
 from gptnode.text.tokenizer import Tokenizer
 
 __all__ = [
     "Engine",
+    "Ground",
     "OpenedModel",
     "find_model",
     "open_client",
     "open_engine",
+    "open_service",
 ]
 
 CLOSE_TIMEOUT_S = 1.0
@@ -44,29 +53,37 @@ class OpenedModel:
     blocks_map: BlocksMap | None
     entry: ModelEntry | None
 
+    @property
+    def ends(self) -> PlacedEnds:
+        """The ends that the map leaves to peers."""
+        return self.blocks_map.ends(self.source.key.name) if self.blocks_map else NO_ENDS
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """What turns token ids into the next one: no tokenizer, no template."""
 
     source: ModelSource
-    embedding: Embedding
-    head: Head
+    ends: OwnEnds
     generator: Generator
     swarm: Swarm
     lane: ComputeLane
     peer_id: str | None
     host: Host | None = None
+    draft: DraftModel | None = None
 
     @property
     def parts(self) -> tuple[Embedding | BlockStack | Head, ...]:
         """All that this node has loaded of the model so far."""
-        return (self.embedding, *self.swarm.own_blocks, self.head)
+        ends = self.ends
+        head = () if ends.heads is None else (ends.heads.head,)
+        embedding = () if ends.embedding is None else (ends.embedding,)
+        return (*embedding, *self.swarm.own_blocks, *head)
 
 
 @asynccontextmanager
 async def open_client(
-    config: ClientConfig, *, report: Callable[[str], None]
+    config: ClientConfig, *, report: Callable[[str], None], meter: Meter = NO_METER
 ) -> AsyncIterator[Client]:
     """A client for one model, ready to answer.
 
@@ -76,19 +93,15 @@ async def open_client(
     Args:
         config: What the command line said.
         report: Shows one line of progress or trouble to whoever waits.
+        meter: Hears what this node does.
 
     Raises:
         GptNodeError: map, identity or model folder are wrong.
     """
     model = find_model(config)
-    tokenizer = Tokenizer.from_file(model.source.paths.tokenizer)
-    template = load_template(
-        model.source.paths.tokenizer.parent,
-        tokenizer,
-        config.template or (model.entry.template if model.entry else None),
-    )
+    tokenizer, template = _text_of(model, config)
     async with (
-        open_engine(model, config, report=report) as engine,
+        open_engine(model, config, report=report, meter=meter) as engine,
         background_nursery() as nursery,
     ):
         client = Client(
@@ -129,7 +142,11 @@ def find_model(config: ClientConfig) -> OpenedModel:
 
 @asynccontextmanager
 async def open_engine(
-    model: OpenedModel, config: ClientConfig, *, report: Callable[[str], None]
+    model: OpenedModel,
+    config: ClientConfig,
+    *,
+    report: Callable[[str], None],
+    meter: Meter = NO_METER,
 ) -> AsyncIterator[Engine]:
     """Embedding and head of ``model``, loaded, around a swarm that opens with the first token.
 
@@ -137,54 +154,184 @@ async def open_engine(
         model: From ``find_model`` with the same ``config``.
         config: What the command line said.
         report: Shows one line of progress or trouble to whoever waits.
+        meter: Hears what this node does.
 
     Raises:
         GptNodeError: identity or weights are wrong.
     """
-    source, blocks_map = model.source, model.blocks_map
+    async with _open_ground(model, config, report=report, meter=meter) as ground:
+        swarm = ground.swarm("", model.blocks_map, None)
+        generator = ground.generator(swarm)
+        host = ground.host
+        peer_id = host.peer_id if host is not None else None
+        try:
+            yield Engine(
+                model.source,
+                ground.ends,
+                generator,
+                swarm,
+                ground.lane,
+                peer_id,
+                host,
+                ground.draft if generator.speculation is not None else None,
+            )
+        finally:
+            with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
+                scope.shield = True
+                await generator.forget()
+
+
+@asynccontextmanager
+async def open_service(
+    config: ClientConfig,
+    limits: ServiceLimits,
+    *,
+    report: Callable[[str], None],
+    meter: Meter = NO_METER,
+) -> AsyncIterator[Service]:
+    """Many contexts at once over one model, ready to answer; else as ``open_client``.
+
+    Raises:
+        GptNodeError: map, identity or model folder are wrong.
+    """
+    model = find_model(config)
+    tokenizer, template = _text_of(model, config)
+    stop = template.stops + (model.entry.stop if model.entry else ())
+    events = EventLog(report)
+    async with (
+        _open_ground(model, config, report=events.say, joint=True, meter=meter) as ground,
+        background_nursery() as nursery,
+    ):
+        service = Service(
+            ServiceModel(model.source, tokenizer, template, stop),
+            ground.commons,
+            ground,
+            nursery,
+            limits,
+            events,
+            blocks_map=model.blocks_map,
+            map_path=config.map_path,
+            peer_id=ground.host.peer_id if ground.host is not None else None,
+            context_tokens=ground.max_tokens,
+        )
+        meter.watch(lambda: service_readings(service.load()))
+        nursery.start_soon(service.run)
+        try:
+            yield service
+        finally:
+            with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
+                scope.shield = True
+                await service.aclose()
+
+
+def _text_of(model: OpenedModel, config: ClientConfig) -> tuple[Tokenizer, ChatTemplate]:
+    tokenizer = Tokenizer.from_file(model.source.paths.tokenizer)
+    template = load_template(
+        model.source.paths.tokenizer.parent,
+        tokenizer,
+        config.template or (model.entry.template if model.entry else None),
+    )
+    return tokenizer, template
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What contexts are made of, and what they share."""
+
+    source: ModelSource
+    config: ClientConfig
+    max_tokens: int
+    lane: ComputeLane
+    nursery: trio.Nursery
+    allow: AllowList
+    host: Host | None
+    ends: OwnEnds
+    commons: Commons
+    draft: DraftModel | None
+    report: Callable[[str], None]
+
+    def swarm(
+        self,
+        owner: str,
+        blocks_map: BlocksMap | None,
+        make_room: Callable[[str], Awaitable[bool]] | None,
+    ) -> Swarm:
+        """A swarm without stages, for the context of ``owner``."""
+        return Swarm(
+            self.source,
+            self.lane,
+            self.nursery,
+            self.report,
+            self.allow,
+            blocks_map=blocks_map,
+            host=self.host,
+            wait_s=self.config.wait_s,
+            verify=self.config.verify,
+            commons=self.commons,
+            owner=owner,
+            make_room=make_room,
+        )
+
+    def generator(self, swarm: Swarm) -> Generator:
+        """A generator without sessions, for the context of ``swarm``."""
+        generator = Generator(
+            Ends(self.ends),
+            swarm,
+            self.max_tokens,
+            rings=self.config.rings,
+            speculate=self.config.speculate,
+        )
+        if self.draft is not None and generator.speculation is not None:
+            model = self.source.config
+            give_draft(generator.speculation, self.draft, model, self.max_tokens, self.report)
+        return generator
+
+
+@asynccontextmanager
+async def _open_ground(
+    model: OpenedModel,
+    config: ClientConfig,
+    *,
+    report: Callable[[str], None],
+    joint: bool = False,
+    meter: Meter,
+) -> AsyncIterator[Ground]:
+    """What contexts need; ``joint``: the steps of several are joined to batches."""
+    source = model.source
     wanted_tokens = config.context_tokens or DEFAULT_CONTEXT_TOKENS
     max_tokens = min(wanted_tokens, source.config.context_tokens)
-    allow = AllowList(blocks_map)
+    allow = AllowList(model.blocks_map)
     with ComputeLane(config.threads, wait=device_wait(source.device)) as lane:
-        async with background_nursery() as nursery, _dialler(config, blocks_map, allow) as host:
-            swarm = Swarm(
-                source,
-                lane,
-                nursery,
-                report,
-                allow,
-                blocks_map=blocks_map,
-                host=host,
-                wait_s=config.wait_s,
-                verify=config.verify,
+        async with background_nursery() as nursery, _dialler(config, model, allow) as host:
+            commons = Commons(source, lane, joint=joint, meter=meter)
+            ends, placed = commons.ends, model.ends
+            await ends.load(embedding=not placed.embed, head=not placed.head)
+            meter.watch(lambda: network_readings(host))
+            draft = await _load_draft(model, config, lane, report)
+            yield Ground(
+                source, config, max_tokens, lane, nursery, allow, host, ends, commons, draft, report
             )
-            embedding = (await lane.run(source.load_embedding)).value
-            head = (await lane.run(lambda: source.load_head(embedding))).value
-            generator = Generator(
-                embedding,
-                head,
-                swarm,
-                lane,
-                source.device,
-                max_tokens,
-                rings=config.rings,
-                speculate=config.speculate,
-            )
-            peer_id = host.peer_id if host is not None else None
-            try:
-                yield Engine(source, embedding, head, generator, swarm, lane, peer_id, host)
-            finally:
-                with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
-                    scope.shield = True
-                    await generator.forget()
+
+
+async def _load_draft(
+    model: OpenedModel, config: ClientConfig, lane: ComputeLane, report: Callable[[str], None]
+) -> DraftModel | None:
+    """The draft model that is asked for, if guesses are."""
+    if not config.speculate:
+        return None
+    mapped = None
+    if model.entry is not None and config.map_path is not None:
+        mapped = model.entry.draft_folder(config.map_path.parent)
+    source = find_draft(config.draft, mapped, model.source, report)
+    return await load_draft(source, lane) if source is not None else None
 
 
 @asynccontextmanager
 async def _dialler(
-    config: ClientConfig, blocks_map: BlocksMap | None, allow: AllowList
+    config: ClientConfig, model: OpenedModel, allow: AllowList
 ) -> AsyncIterator[Host | None]:
     """A host that dials and doesn't listen; none where there is nobody to dial."""
-    if blocks_map is None:
+    if model.blocks_map is None:
         yield None
         return
     if config.identity_path is None:

@@ -22,7 +22,11 @@ from gptnode.node.compute import ComputeLane, device_wait
 from gptnode.node.config import ServeConfig
 from gptnode.node.loading import open_device
 from gptnode.node.map_follower import MapFollower
+from gptnode.node.meter import NO_METER
+from gptnode.node.metrics import Metrics
+from gptnode.node.metrics_endpoint import serve_pages
 from gptnode.node.nursery import background_nursery
+from gptnode.node.readiness import server_pages
 from gptnode.node.status import report_status
 from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
 from gptnode.span import Span
@@ -67,7 +71,9 @@ async def serve(
     budget = _budget(config)
     slots = stream_slots(budget)
     with ComputeLane(config.threads, wait=device_wait(open_device(config.device))) as lane:
-        server = BlockServer(lane, budget, secrets.randbits(48))
+        metrics = Metrics() if config.metrics is not None else None
+        meter = metrics if metrics is not None else NO_METER
+        server = BlockServer(lane, budget, secrets.randbits(48), meter=meter)
         keeper = BlockKeeper(config, identity.peer_id, lane, server)
         keeper.open_first(blocks_map)
         listen = config.listen or _listen_addrs(blocks_map, identity)
@@ -85,9 +91,14 @@ async def serve(
                     told = True
                     ready(ReadyInfo(identity.peer_id, host.addrs, keeper.served()))
 
-            follower = MapFollower(config.map_path, blocks_map, allow, host, keeper)
+            follower = MapFollower(config.map_path, blocks_map, allow, host, keeper, meter=meter)
             server.dial = partial(_dial, host, follower)
-            await nursery.start(report_status, config, host, server, keeper, follower, budget)
+            url = None
+            if metrics is not None and config.metrics is not None:
+                pages = server_pages(metrics, host, server, keeper, follower, budget)
+                url = await nursery.start(serve_pages, config.metrics, pages)
+                structlog.get_logger("gptnode.node").info("metrics", url=url)
+            await nursery.start(report_status, config, host, server, keeper, follower, budget, url)
             nursery.start_soon(keeper.run, settled)
             nursery.start_soon(follower.run)
             if leave is None:

@@ -9,6 +9,7 @@ import secrets
 import time
 from typing import Protocol
 
+import torch
 import trio
 from torch import Tensor
 
@@ -19,13 +20,15 @@ from gptnode.net.client_channel import ClientChannel
 from gptnode.net.host import Host
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
+from gptnode.node.drawing import check_drawn
 from gptnode.node.loading import ModelKey
 from gptnode.node.step_work import rewind
-from gptnode.node.tensors import check_hidden, from_wire, to_wire
+from gptnode.node.tensors import check_hidden, from_wire, ids_to_wire, to_wire
 from gptnode.node.timing import HopTiming
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.span import Span
-from gptnode.wire.limits import chunk_bytes
-from gptnode.wire.messages import Forward, Open, Opened, Step, Truncate
+from gptnode.wire.limits import session_bytes
+from gptnode.wire.messages import Draw, Forward, Open, Opened, Step, Truncate, WireTensor
 
 __all__ = ["HopFailure", "LocalStage", "RemoteStage", "Stage", "step_blocks"]
 
@@ -47,6 +50,11 @@ class Stage(Protocol):
         ...
 
     @property
+    def ends(self) -> PlacedEnds:
+        """The ends of the model that it has besides: it is given ids, or gives ids."""
+        ...
+
+    @property
     def lost(self) -> GptNodeError | None:
         """Why its cache is gone, if it is."""
         ...
@@ -56,10 +64,12 @@ class Stage(Protocol):
         """Where the time of the last ``forward`` went; all zero before the first."""
         ...
 
-    async def forward(self, hidden: Tensor, position: int) -> Tensor:
+    async def forward(self, hidden: Tensor, position: int, draw: Draw | None = None) -> Tensor:
         """Run ``hidden`` (B, T, D), whose first token is at ``position``, through the span.
 
-        What the cache held from ``position`` on is replaced, so a step may be repeated.
+        What the cache held from ``position`` on is replaced, so a step may be repeated. A stage
+        with the embedding is given ids, (1, T) int32; one with the head gives ids, those that it
+        is asked to ``draw``, or one -1.
         """
         ...
 
@@ -99,6 +109,7 @@ class LocalStage:
 
     peer_id = None
     lost = None
+    ends = NO_ENDS
 
     def __init__(self, stack: BlockStack, max_tokens: int, lane: ComputeLane) -> None:
         """Reserve a cache for ``max_tokens``; it is freed with the stage."""
@@ -113,7 +124,7 @@ class LocalStage:
         """Memory that holds keys and values now, in whole pages."""
         return self._cache.bytes_in_use
 
-    async def forward(self, hidden: Tensor, position: int) -> Tensor:
+    async def forward(self, hidden: Tensor, position: int, draw: Draw | None = None) -> Tensor:
         """See ``Stage``."""
         asked_s = time.perf_counter()
         work = await self._lane.run(lambda: step_blocks(self._stack, self._cache, hidden, position))
@@ -145,8 +156,10 @@ class RemoteStage:
         opened: Opened,
         channel: ClientChannel,
         feed_key: str,
+        ends: PlacedEnds = NO_ENDS,
     ) -> None:
         """Use ``open``."""
+        self.ends = ends
         self.peer_id = peer_id
         self.label = label
         self.model = model
@@ -169,8 +182,11 @@ class RemoteStage:
         model: ModelKey,
         max_tokens: int,
         nursery: trio.Nursery,
+        ends: PlacedEnds = NO_ENDS,
     ) -> RemoteStage:
         """Open a session for ``span`` with a peer that ``host`` is connected to.
+
+        ``ends``: what the peer is to do besides.
 
         Raises:
             NetworkError: the peer refuses, is busy, or went away.
@@ -184,7 +200,16 @@ class RemoteStage:
         feed_key = secrets.token_hex(16)
         try:
             opened = await channel.request(
-                Open(model.name, model.fingerprint, span, max_tokens, model.dtype_name, feed_key),
+                Open(
+                    model.name,
+                    model.fingerprint,
+                    span,
+                    max_tokens,
+                    model.dtype_name,
+                    feed_key,
+                    ends.embed,
+                    ends.head,
+                ),
                 timeout_s=OPEN_TIMEOUT_S,
             )
             if opened.fingerprint != model.fingerprint or opened.span != span:
@@ -201,9 +226,11 @@ class RemoteStage:
             await channel.aclose()
             raise
         channel.raise_limit(
-            chunk_bytes(opened.max_chunk_tokens, model.d_model, model.activation_name)
+            session_bytes(
+                opened.max_chunk_tokens, model.d_model, model.activation_name, opened.max_tokens
+            )
         )
-        return cls(peer_id, label, model, opened, channel, feed_key)
+        return cls(peer_id, label, model, opened, channel, feed_key, ends)
 
     @property
     def round_trip_s(self) -> float | None:
@@ -215,10 +242,30 @@ class RemoteStage:
         """Why the session is gone, if it is."""
         return self.channel.lost
 
-    async def forward(self, hidden: Tensor, position: int) -> Tensor:
+    def given(self, hidden: Tensor) -> WireTensor:
+        """What the peer is sent for ``hidden``, see ``Stage.forward``."""
+        if self.ends.embed:
+            return ids_to_wire(hidden[0].tolist(), tuple(hidden.shape))
+        return to_wire(hidden)
+
+    def answer(
+        self, sent: WireTensor, tokens: int, draw: Draw | None, device: torch.device
+    ) -> Tensor:
+        """What the peer ``sent`` for a step of ``tokens``, see ``Stage.forward``.
+
+        Raises:
+            MismatchError: it can't be right.
+        """
+        if self.ends.head:
+            return check_drawn(sent, draw, self.model.vocab_size, self.label)
+        result = from_wire(sent, device)
+        check_hidden(result, (1, tokens, self.model.d_model), self.model.dtype, self.label)
+        return result
+
+    async def forward(self, hidden: Tensor, position: int, draw: Draw | None = None) -> Tensor:
         """See ``Stage``; refuses an answer for other weights, blocks, position or session."""
         asked_s = time.perf_counter()
-        step = Step(position, to_wire(hidden))
+        step = Step(position, self.given(hidden), draw)
         sent_s = time.perf_counter()
         reply = await self.channel.request(step, timeout_s=STEP_TIMEOUT_S)
         answered_s = time.perf_counter()
@@ -228,9 +275,7 @@ class RemoteStage:
                 f"{self.label} answered for position {reply.position} of blocks {reply.span}, "
                 f"asked was position {position} of blocks {self.span}"
             )
-        result = from_wire(reply.hidden, hidden.device)
-        batch, tokens, width = hidden.shape
-        check_hidden(result, (batch, tokens, width), self.model.dtype, self.label)
+        result = self.answer(reply.hidden, hidden.shape[1], draw, hidden.device)
         done_s = time.perf_counter()
         self.timing = HopTiming.round_trip(
             done_s - asked_s,

@@ -29,6 +29,7 @@ async def report_status(
     keeper: BlockKeeper,
     follower: MapFollower,
     budget: KVBudget,
+    metrics_url: str | None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Keep the status file current until cancelled; a server whose folder can't be written to
@@ -40,8 +41,10 @@ async def report_status(
             status = {
                 "peer_id": host.peer_id,
                 "map": str(config.map_path.resolve()),
+                "metrics": metrics_url,
                 **_serving(server, keeper, follower),
                 "lent": {"sessions": budget.total.sessions, "kv_bytes": budget.total.n_bytes},
+                "limits": {"sessions": budget.max_sessions, "kv_bytes": budget.max_bytes},
                 "connected": _connected(host, follower.blocks_map, budget),
                 "pending": [
                     {"addr": one.addr, "since": _time(one.since_s)} for one in host.strangers()

@@ -6,24 +6,35 @@ what is missing and leaves alone what is there, and waits where nobody can help 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
 
 import trio
 
-from gptnode.errors import GptNodeError, NetworkError, RouteError
+from gptnode.errors import (
+    GptNodeError,
+    MapError,
+    NetworkError,
+    PeerBusyError,
+    RouteError,
+    UsageError,
+)
 from gptnode.model.shard import BlockStack
 from gptnode.net.host import Host
 from gptnode.net.identity import short_peer_id
 from gptnode.node.allow_list import AllowList
+from gptnode.node.commons import Commons
 from gptnode.node.compute import ComputeLane
+from gptnode.node.ended_stage import OwnStage
+from gptnode.node.health import PeerHealth, TroubleKind
 from gptnode.node.loading import ModelSource
-from gptnode.node.opening import Opener, close_all
+from gptnode.node.meter import HopName, Meter
+from gptnode.node.opening import Opener, OpenFailure, close_all
 from gptnode.node.opinions import Opinions
 from gptnode.node.patience import Patience
 from gptnode.node.pipeline import HopFailure
 from gptnode.node.planning import Planner
-from gptnode.node.stages import LocalStage, Stage
+from gptnode.node.stages import Stage
 from gptnode.node.swarm_views import HopView, PeerView, Views
 from gptnode.node.verify import Verifier
 from gptnode.routing.blocks_map import BlocksMap
@@ -35,6 +46,12 @@ __all__ = ["HopView", "PeerView", "Swarm"]
 REPLAY_ROWS = 32
 """Steps of one token that are given again as one, where activations are bf16: the kernels for
 steps of so few rows make each row the same to the bit, alone or among others. torch doesn't."""
+
+
+NO_VERIFYING = (
+    "routes: peers have the embedding or the head, and --verify compares activations, "
+    "which takes both on this node; leave one of the two out"
+)
 
 
 class Swarm:
@@ -56,6 +73,9 @@ class Swarm:
         wait_s: float = 0.0,
         verify: float = 0.0,
         rng: Random | None = None,
+        commons: Commons | None = None,
+        owner: str = "",
+        make_room: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """A swarm without stages yet.
 
@@ -70,19 +90,30 @@ class Swarm:
             wait_s: How long to wait for a peer where some blocks have none; may be infinite.
             verify: The fraction of the peers' steps that others compute too.
             rng: Chooses those steps; by default nobody can know them before.
+            commons: What it shares with other contexts; by default there are none.
+            owner: Whose context it is, among those.
+            make_room: Called with a peer that is busy; whether it is to be asked again at once.
 
         Raises:
-            UsageError: ``verify`` is not from 0 to 1.
+            UsageError: ``verify`` is not from 0 to 1, or can't be where the map leaves ends of the
+                model to peers.
         """
+        if verify and blocks_map is not None and blocks_map.ends(source.key.name):
+            raise UsageError(NO_VERIFYING)
         own_id = host.peer_id if host is not None else None
         self.say = report
         self._source = source
         self._nursery = nursery
         self._allow = allow
         self._host = host
+        self._commons = commons if commons is not None else Commons(source, lane)
+        self._make_room = make_room
         self._planner = Planner(source.key.name, source.config.n_blocks, own_id)
+        self._planner.health = PeerHealth(self._commons.health)
         self._planner.blocks_map = blocks_map
-        self._opener = Opener(source, lane, nursery, host, self.label, self._addrs)
+        self._opener = Opener(
+            source, self._commons, nursery, host, self.label, self._addrs, owner=owner
+        )
         self._views = Views(self._planner, host, self.label)
         self._patience = Patience(self._planner, report, wait_s)
         rng = rng if rng is not None else Random()
@@ -98,11 +129,27 @@ class Swarm:
         if self.verifier.on:
             self._opener.watch = self.verifier.watch
         self._stages: tuple[Stage, ...] = ()
-        self._more_addrs: dict[str, tuple[str, ...]] = {}
         self._events: list[str] = []
         self._announced = False
         self._edits = 0  # of the routes, so far
         self._edits_in_force = 0  # up to which the stages follow them
+        self._has_failed = False  # a hop, since the stages were complete
+        self._commons.join(self)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in use."""
+        return self._stages
+
+    @property
+    def meter(self) -> Meter:
+        """Hears what contexts of this node do."""
+        return self._commons.meter
+
+    @property
+    def model_name(self) -> str:
+        """What the swarm calls the model."""
+        return self._source.key.name
 
     @property
     def blocks_map(self) -> BlocksMap | None:
@@ -112,12 +159,12 @@ class Swarm:
     @property
     def own_blocks(self) -> tuple[BlockStack, ...]:
         """The blocks that this node itself has loaded so far."""
-        return tuple(self._opener.own_blocks.values())
+        return tuple(self._commons.own_blocks.values())
 
     @property
     def own_kv_bytes(self) -> int:
         """Memory of this node's caches of the pipeline in use, in whole pages."""
-        return sum(stage.kv_bytes for stage in self._stages if isinstance(stage, LocalStage))
+        return sum(stage.kv_bytes for stage in self._stages if isinstance(stage, OwnStage))
 
     @property
     def replay_rows(self) -> int:
@@ -152,19 +199,26 @@ class Swarm:
             while True:
                 edits = self._edits
                 hops = await self._plan(opened)
-                pool = {(stage.peer_id, stage.span): stage for stage in self._alive(opened)}
-                found = [pool.get((self._opener.peer_of(hop), hop.span)) for hop in hops]
+                alive = self._alive(opened)
+                pool = {(stage.peer_id, stage.span, stage.ends): stage for stage in alive}
+                found = [pool.get((self._opener.peer_of(hop), hop.span, hop.ends)) for hop in hops]
                 if None not in found and edits == self._edits:
                     break
                 missing = [hop for hop, stage in zip(hops, found, strict=True) if stage is None]
                 stages, failures = await self._opener.open_all(missing, max_tokens)
                 opened += stages
                 for failure in failures:
-                    self._note(failure.peer_id, failure.span, failure.cause, was_open=False)
+                    if not await self._has_room_now(failure, opened):
+                        self._note(failure.peer_id, failure.span, failure.cause, was_open=False)
         except BaseException:
             self._retire_soon(opened)
             raise
         chosen = tuple(stage for stage in found if stage is not None)
+        if self._has_failed:
+            self.meter.rerouted("failure")
+        elif self._stages and self._stages != chosen:
+            self.meter.rerouted("map_edit")
+        self._has_failed = False
         before, self._stages, self._edits_in_force = self._stages, chosen, edits
         self._tell([stage for stage in opened if stage in chosen])
         self._retire_soon([stage for stage in (*before, *opened) if stage not in chosen])
@@ -203,9 +257,13 @@ class Swarm:
             raise NetworkError("this chat runs on this machine alone: it has no map and no peers")
         self._allow.add(peer_id)
         await self._host.connect(peer_id, (addr,))
-        known = self._more_addrs.get(peer_id, ())
-        self._more_addrs[peer_id] = (addr, *(other for other in known if other != addr))
+        known = self._commons.more_addrs.get(peer_id, ())
+        self._commons.more_addrs[peer_id] = (addr, *(other for other in known if other != addr))
         self._planner.health.forgive(peer_id)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Something has changed at the peers: who waits for one asks again now."""
         self._patience.wake()
 
     def use_map(self, blocks_map: BlocksMap, *, fresh: bool = False) -> None:
@@ -213,21 +271,27 @@ class Swarm:
 
         ``fresh``: a person asks for it, so every peer is asked anew and the best route is taken
         again even if nothing was edited.
+
+        Raises:
+            MapError: peers are verified, and it leaves ends of the model to them.
         """
-        planner, before = self._planner, self._planner.holders()
+        if self.verifier.on and blocks_map.ends(self.model_name):
+            raise MapError(NO_VERIFYING)
+        planner, before = self._planner, self._planner.layout()
         edited = blocks_map != planner.blocks_map
         planner.blocks_map = blocks_map
         self._allow.use_map(blocks_map)
         if fresh:
             planner.health.forgive_all(even_wrong=True)
-        if fresh or planner.holders() != before:
+        rerouted = planner.layout() != before
+        if fresh or rerouted:
             self._edits += 1
         if edited:
             label, peer_of = self.label, self._opener.peer_of
             hops = ", ".join(f"{label(peer_of(hop))} {hop.span}" for hop in self._wish())
-            new = "is now" if planner.holders() != before else "stays"
+            new = "is now" if rerouted else "stays"
             self.say(f"the BlocksMap was edited: the route {new} {hops}")
-            self._announced = planner.holders() != before
+            self._announced = rerouted
             self._retire_soon(())
         self._patience.wake()
 
@@ -241,6 +305,10 @@ class Swarm:
             return "this node"
         entry = self.blocks_map.peer(peer_id) if self.blocks_map is not None else None
         return entry.label if entry is not None else short_peer_id(peer_id)
+
+    def hop_names(self) -> tuple[HopName, ...]:
+        """What people call the hops in use, in their order."""
+        return tuple(HopName(self.label(one.peer_id), str(one.span)) for one in self._stages)
 
     def hops(self) -> tuple[HopView, ...]:
         """The hops in use or, where there are none, those that would be used."""
@@ -256,7 +324,7 @@ class Swarm:
                 entry.id,
                 self._addrs(entry.id),
                 self.blocks_map.spans_of(entry.id, model),
-                self._stages,
+                self._commons.stages,
             )
             for entry in self.blocks_map.peers
         )
@@ -270,8 +338,8 @@ class Swarm:
                 if self._edits != self._edits_in_force or not kept:
                     return list(self._planner.whole())
                 hops = [
-                    Hop(own if stage.peer_id is None else (stage.peer_id,), stage.span)
-                    for stage in kept
+                    self._planner.hop(own if one.peer_id is None else (one.peer_id,), one.span)
+                    for one in kept
                 ]
                 new = self._planner.around(hop.span for hop in hops)
                 return sorted((*hops, *new), key=lambda hop: hop.span)
@@ -281,11 +349,24 @@ class Swarm:
                 self._events.clear()  # the waiting, or the error, tells them
                 await self._patience.wait(no_route, lacks)
 
+    async def _has_room_now(self, failure: OpenFailure, opened: list[Stage]) -> bool:
+        """Whether a peer that was busy is to be asked again at once; ends the ``opened``.
+
+        Contexts that wait for each other's peers must not each hold what the other one needs.
+        """
+        if self._make_room is None or not isinstance(failure.cause, PeerBusyError):
+            return False
+        await close_all(opened)
+        opened.clear()
+        return await self._make_room(failure.peer_id)
+
     def _note(
         self, peer_id: str, span: Span, cause: GptNodeError, *, was_open: bool, slow: bool = False
     ) -> None:
         told = cause.about(f"{self.label(peer_id)} (blocks {span})")
-        self._planner.health.note(peer_id, told, was_open=was_open, slow=slow)
+        trouble = self._planner.health.note(peer_id, told, was_open=was_open, slow=slow)
+        self.meter.hop_failed(self.label(peer_id), trouble.kind.value, was_open=was_open)
+        self._has_failed |= was_open
         self._events.append(told.detail)
 
     def _distrust(self, peer_ids: Collection[str], cause: GptNodeError) -> bool:
@@ -295,7 +376,10 @@ class Swarm:
         spoiled = [stage for stage in self._stages if stage.peer_id in peer_ids]
         self._stages = tuple(stage for stage in self._stages if stage not in spoiled)
         self._retire_soon(spoiled)
+        for stage in spoiled:
+            self.meter.hop_failed(self.label(stage.peer_id), TroubleKind.WRONG.value, was_open=True)
         if spoiled:
+            self._has_failed = True
             self._events.append(cause.detail)
         else:
             self.say(cause.detail)
@@ -323,7 +407,7 @@ class Swarm:
     async def _retire(self, stages: Sequence[Stage]) -> None:
         """Close ``stages``, then leave the peers that the map no longer knows."""
         await close_all(stages)
-        in_use = {stage.peer_id for stage in self._stages}
+        in_use = {stage.peer_id for stage in self._commons.stages}
         for peer_id in self._host.connected() if self._host is not None else ():
             if self._host is not None and not (self._allow.allows(peer_id) or peer_id in in_use):
                 await self._host.disconnect(peer_id)
@@ -336,7 +420,7 @@ class Swarm:
 
     def _addrs(self, peer_id: str) -> tuple[str, ...]:
         entry = self.blocks_map.peer(peer_id) if self.blocks_map is not None else None
-        more = self._more_addrs.get(peer_id, ())
+        more = self._commons.more_addrs.get(peer_id, ())
         return more + tuple(addr for addr in (entry.addrs if entry else ()) if addr not in more)
 
 

@@ -9,6 +9,7 @@ from gptnode.net.host import Host
 from gptnode.node.planning import Planner
 from gptnode.node.stages import RemoteStage, Stage
 from gptnode.node.watching import WatchedStage
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.routing.route import Hop
 from gptnode.span import Span
 
@@ -25,6 +26,7 @@ class HopView:
     state: str
     round_trip_s: float | None
     replicas: tuple[str, ...]
+    ends: PlacedEnds = NO_ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Views:
             self._state(peer_id),
             _round_trip_s(peer_id, stages),
             tuple(self._label(other) for other in others),
+            self._planner.hop((), span).ends,
         )
 
     def _state(self, peer_id: str | None) -> str:

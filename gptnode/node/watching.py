@@ -16,6 +16,8 @@ from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.journal import Journal
 from gptnode.node.stages import RemoteStage, Stage
 from gptnode.node.timing import HopTiming
+from gptnode.routing.entries import NO_ENDS
+from gptnode.wire.messages import Draw
 
 __all__ = ["Check", "Shadow", "WatchedStage"]
 
@@ -104,10 +106,13 @@ class Check:
 class WatchedStage:
     """A peer's session with a journal of what it was given, and perhaps a shadow.
 
-    Not a ``RemoteStage``, so it is no part of a ring: what each hop answers has to come here.
+    Not a ``RemoteStage``, so it is no part of a ring: what each hop answers has to come here. It
+    is given activations and gives activations: ends of the model can't be watched.
 
     Resource handling: ``aclose`` ends the shadow's session too.
     """
+
+    ends = NO_ENDS
 
     def __init__(
         self,
@@ -162,7 +167,7 @@ class WatchedStage:
         newer = step.stop < len(self.journal)
         self._doubtful_since = self._tokens() if newer else None
 
-    async def forward(self, hidden: Tensor, position: int) -> Tensor:
+    async def forward(self, hidden: Tensor, position: int, draw: Draw | None = None) -> Tensor:
         """See ``Stage``."""
         self.journal.record(position, hidden)
         if self.shadow is not None:

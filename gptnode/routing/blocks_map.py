@@ -7,6 +7,7 @@ is how many blocks a model really has (`BlocksMap.check_blocks` is told) and whe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gptnode.routing.entries import (
     ModelEntry,
     ModelPaths,
     PeerEntry,
+    PlacedEnds,
     RouteEntry,
 )
 from gptnode.routing.json_reader import Problems, parse_json, quoted, suggestion
@@ -31,9 +33,11 @@ __all__ = [
     "ModelEntry",
     "ModelPaths",
     "PeerEntry",
+    "PlacedEnds",
     "RouteEntry",
     "blocks_text",
     "examine_blocks_map",
+    "examine_map_text",
     "parse_blocks_map",
     "read_blocks_map",
     "read_map_text",
@@ -82,6 +86,15 @@ class BlocksMap:
         base = self.source.parent if self.source is not None else Path()
         return self.model(name).resolve(base)
 
+    def draft_folder(self, name: str | None = None) -> Path | None:
+        """Where that model's draft model is, as seen from the map's folder; None without one.
+
+        Raises:
+            MapError: as `model_paths`.
+        """
+        base = self.source.parent if self.source is not None else Path()
+        return self.model(name).draft_folder(base)
+
     def peer(self, peer_id: str) -> PeerEntry | None:
         """The entry of that peer, if it has one."""
         return next((entry for entry in self.peers if entry.id == peer_id), None)
@@ -110,6 +123,20 @@ class BlocksMap:
                 span = Span(last.start, max(last.stop, span.stop))
             spans.append(span)
         return tuple(spans)
+
+    def ends(self, model: str) -> PlacedEnds:
+        """The ends of ``model`` that its first and last blocks' peers have; clients the others."""
+        routes = self._routes(model)
+        return PlacedEnds(
+            any(route.ends.embed for route in routes), any(route.ends.head for route in routes)
+        )
+
+    def ends_of(self, peer_id: str, model: str) -> PlacedEnds:
+        """The ends that ``peer_id`` has to load of ``model``."""
+        routes = [route for route in self._routes(model) if peer_id in route.peers]
+        return PlacedEnds(
+            any(route.ends.embed for route in routes), any(route.ends.head for route in routes)
+        )
 
     def allowed(self) -> frozenset[str]:
         """The ids of all that may connect: peers and clients."""
@@ -140,6 +167,34 @@ class BlocksMap:
             for span in self._gaps(model, n_blocks)
         ]
         return (*past, *gaps)
+
+    def ends_problems(self, model: str) -> tuple[str, ...]:
+        """What is wrong with the places of the embedding and of the head, one line each."""
+        return (
+            *self._end_problems(model, "embed", "embedding", 0, lambda ends: ends.embed),
+            *self._end_problems(
+                model, "head", "head", self.n_blocks(model) - 1, lambda ends: ends.head
+            ),
+        )
+
+    def _end_problems(
+        self, model: str, key: str, name: str, block: int, has: Callable[[PlacedEnds], bool]
+    ) -> Iterator[str]:
+        """As above, for the end that goes with ``block``: all of its peers have it, or none."""
+        routes = [(i, route) for i, route in enumerate(self.routes) if route.model == model]
+        placed = [i for i, route in routes if has(route.ends)]
+        for index, route in routes:
+            has_block, has_end = block in route.span, index in placed
+            if has_end and not has_block:
+                yield (
+                    f"routes[{index}].{key}: the {name} goes with block {block}, which "
+                    f"{blocks_text(route.span)} are without; write it in the route that has it"
+                )
+            elif has_block and placed and not has_end:
+                yield (
+                    f'routes[{index}].{key}: missing; write "{key}": true as in '
+                    f"routes[{placed[0]}], since all peers of block {block} need the {name} then"
+                )
 
     def _gaps(self, model: str, n_blocks: int) -> tuple[Span, ...]:
         """The blocks below ``n_blocks`` that no route names."""
@@ -213,7 +268,12 @@ def examine_blocks_map(path: Path) -> MapReading:
     Raises:
         MapError: the file can't be read or is too large.
     """
-    return _read(read_map_text(path), path)
+    return examine_map_text(read_map_text(path), source=path)
+
+
+def examine_map_text(text: str, *, source: Path | None = None) -> MapReading:
+    """Read ``text`` as if it came from the file ``source``, and tell all problems."""
+    return _read(text, source)
 
 
 def _read(text: str, source: Path | None) -> MapReading:
@@ -234,6 +294,7 @@ def _read(text: str, source: Path | None) -> MapReading:
             )
             for model in found.models:
                 problems.extend(found.block_problems(model.name, found.n_blocks(model.name)))
+                problems.extend(found.ends_problems(model.name))
             if not problems:
                 return MapReading(found, ())
     return MapReading(None, problems.lines)

@@ -11,7 +11,16 @@ from pathlib import Path
 from gptnode.errors import MapError
 from gptnode.span import Span
 
-__all__ = ["ClientEntry", "MapEntries", "ModelEntry", "ModelPaths", "PeerEntry", "RouteEntry"]
+__all__ = [
+    "NO_ENDS",
+    "ClientEntry",
+    "MapEntries",
+    "ModelEntry",
+    "ModelPaths",
+    "PeerEntry",
+    "PlacedEnds",
+    "RouteEntry",
+]
 
 SHORT_ID_CHARS = 16
 
@@ -73,7 +82,7 @@ class ModelEntry:
     ``fingerprint`` (32 hex digits) says which files are meant, to nodes that hold only a part of
     them; None where every node has them all.
     ``dtype`` (``bf16``, ``f16``, ``f32``, ``int8``, ``int4``) and ``template`` are None where the
-    model's own count.
+    model's own count. ``draft`` is the folder of a small model that clients guess tokens with.
     """
 
     name: str
@@ -85,6 +94,15 @@ class ModelEntry:
     config: str | None = None
     tokenizer: str | None = None
     fingerprint: str | None = None
+    draft: str | None = None
+
+    def draft_folder(self, base: Path) -> Path | None:
+        """The draft model's folder as seen from ``base``; None without one.
+
+        Raises:
+            MapError: as `resolve`.
+        """
+        return self._under(base, self.draft) if self.draft is not None else None
 
     def resolve(self, base: Path) -> ModelPaths | None:
         """The files as seen from ``base``, the folder of the map's file; None without a path.
@@ -113,12 +131,39 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedEnds:
+    """Which ends of a model go with blocks: the embedding with the first, the head with the last.
+
+    Where they don't, every client has them itself.
+    """
+
+    embed: bool = False
+    head: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return self.embed or self.head
+
+    def within(self, span: Span, n_blocks: int) -> PlacedEnds:
+        """Those that go with the blocks of ``span``."""
+        return PlacedEnds(self.embed and span.start == 0, self.head and span.stop == n_blocks)
+
+
+NO_ENDS = PlacedEnds()
+"""Clients have both."""
+
+
+@dataclass(frozen=True, slots=True)
 class RouteEntry:
-    """One entry of ``routes``: these peers serve these blocks, the preferred one first."""
+    """One entry of ``routes``: these peers serve these blocks, the preferred one first.
+
+    ``ends``: what they have of the model besides.
+    """
 
     model: str
     span: Span
     peers: tuple[str, ...]
+    ends: PlacedEnds = NO_ENDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,12 @@ class JsonNode:
             raise self.wrong(wanted)
         return self.value
 
+    def flag(self) -> bool:
+        """True or false."""
+        if not isinstance(self.value, bool):
+            raise self.wrong("true or false")
+        return self.value
+
     def _key_path(self, key: str) -> str:
         if not PLAIN_KEY.fullmatch(key):
             return f"{self.path}[{quoted(key)}]"

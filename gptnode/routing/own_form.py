@@ -2,9 +2,10 @@
 
 ::
 
-    {"models":  [{"name", "path", "dtype", "template", "stop": [...], "fingerprint"}],
+    {"models":  [{"name", "path", "dtype", "template", "stop": [...], "fingerprint",
+                 "draft"}],
      "peers":   [{"id", "name", "addrs": [...]}],
-     "routes":  [{"model", "blocks": "0-15", "peers": ["id or name", ...]}],
+     "routes":  [{"model", "blocks": "0-15", "embed", "head", "peers": ["id or name", ...]}],
      "clients": ["id", {"id", "name"}]}
 
 Whether the routes leave a gap is not looked at here: both forms are alike in that.
@@ -16,7 +17,14 @@ import re
 from collections.abc import Iterable, Iterator
 
 from gptnode.errors import MapError
-from gptnode.routing.entries import ClientEntry, MapEntries, ModelEntry, PeerEntry, RouteEntry
+from gptnode.routing.entries import (
+    ClientEntry,
+    MapEntries,
+    ModelEntry,
+    PeerEntry,
+    PlacedEnds,
+    RouteEntry,
+)
 from gptnode.routing.json_reader import JsonNode, JsonObject, Problems, quoted, suggestion
 from gptnode.routing.multiaddr import EXAMPLE as ADDR_EXAMPLE
 from gptnode.routing.multiaddr import multiaddr_problem
@@ -178,11 +186,12 @@ def _unserved(
 
 
 def _model(node: JsonNode) -> ModelEntry:
-    keys = ("name", "path", "dtype", "template", "stop", "fingerprint")
+    keys = ("name", "path", "dtype", "template", "stop", "fingerprint", "draft")
     fields = node.object(MODELS_EXAMPLE[1:-1], keys)
     path = fields.optional("path")
     dtype = fields.optional("dtype")
     template = fields.optional("template")
+    draft = fields.optional("draft")
     if dtype is not None and dtype.value not in DTYPES:
         raise dtype.wrong(DTYPES_EXAMPLE)
     return ModelEntry(
@@ -192,6 +201,7 @@ def _model(node: JsonNode) -> ModelEntry:
         template=template.text('"chatml"') if template is not None else None,
         stop=_stops(fields),
         fingerprint=_fingerprint(fields),
+        draft=draft.line('"/data/my-small-llama"') if draft is not None else None,
     )
 
 
@@ -263,7 +273,7 @@ class _Names:
 
     def route(self, node: JsonNode) -> RouteEntry:
         """One entry of ``routes``."""
-        fields = node.object(ROUTES_EXAMPLE[1:-1], ("model", "blocks", "peers"))
+        fields = node.object(ROUTES_EXAMPLE[1:-1], ("model", "blocks", "embed", "head", "peers"))
         model = self._model(fields)
         span = read_span(fields.required("blocks", '"0-15"'))
         ids: list[str] = []
@@ -277,7 +287,9 @@ class _Names:
             if found in ids:
                 raise peer.error(f"{quoted(peer.value)} stands in this list already")
             ids.append(found)
-        return RouteEntry(model, span, tuple(ids))
+        embed, head = fields.optional("embed"), fields.optional("head")
+        ends = PlacedEnds(embed is not None and embed.flag(), head is not None and head.flag())
+        return RouteEntry(model, span, tuple(ids), ends)
 
     def _model(self, fields: JsonObject) -> str:
         """The model that is named, or the only one."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from gptnode.errors import RouteError
 from gptnode.routing.blocks_map import BlocksMap, blocks_text
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.span import Span
 
 __all__ = ["Hop", "Route", "plan_route"]
@@ -24,11 +25,13 @@ __all__ = ["Hop", "Route", "plan_route"]
 class Hop:
     """A span and the live peers that serve all of it: the chosen one, then those that could.
 
-    No peer at all means this node itself, in a swarm without a map.
+    No peer at all means this node itself, in a swarm without a map. ``ends`` are the ends of the
+    model that it has besides.
     """
 
     peer_ids: tuple[str, ...]
     span: Span
+    ends: PlacedEnds = NO_ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +89,21 @@ def plan_route(
     start = span.start
     for block in range(span.start + 1, span.stop + 1):
         if block == span.stop or chosen[block] != chosen[start]:
-            hops.append(_hop(chosen[start], Span(start, block), live))
+            part = Span(start, block)
+            ends = blocks_map.ends(model).within(part, n_blocks)
+            hops.append(_hop(chosen[start], part, live, ends))
             start = block
     return Route(model, tuple(hops))
 
 
-def _hop(chosen: str, span: Span, live: Sequence[tuple[str, ...]]) -> Hop:
+def _hop(chosen: str, span: Span, live: Sequence[tuple[str, ...]], ends: PlacedEnds) -> Hop:
     """``chosen``, then the others that serve every block of ``span``, in the order of its first."""
     replicas = [
         peer
         for peer in live[span.start]
         if peer != chosen and all(peer in live[block] for block in span)
     ]
-    return Hop((chosen, *replicas), span)
+    return Hop((chosen, *replicas), span, ends)
 
 
 def _no_way(

@@ -7,9 +7,10 @@ tokenizer which of the marks are tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -24,7 +25,7 @@ from gptnode.text.sandbox import BoundedEnvironment
 from gptnode.text.stops import resolve_stops
 from gptnode.text.tokenizer import Tokenizer
 
-__all__ = ["ChatTemplate", "Turn", "load_template"]
+__all__ = ["ChatTemplate", "ToolCall", "Turn", "load_template"]
 
 MAX_PROMPT_CHARS = 8 * 1024 * 1024
 QUESTION = "gptnodeQuestion7"
@@ -32,11 +33,45 @@ ANSWER = "gptnodeAnswer7"
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that an assistant's turn makes; ``arguments`` are JSON values by name."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side said. ``role`` is ``system``, ``user`` or ``assistant``."""
+    """What one side said. ``role`` is ``system``, ``user``, ``assistant`` or ``tool``.
+
+    An assistant's turn may call tools; a tool's turn names the call that it answers by its id, and
+    the tool by its name.
+    """
 
     role: str
     text: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
+    name: str | None = None
+
+    def message(self) -> dict[str, Any]:
+        """As Hugging Face's templates expect it."""
+        message: dict[str, Any] = {"role": self.role, "content": self.text}
+        if self.calls:
+            message["tool_calls"] = [
+                {
+                    "type": "function",
+                    "id": call.id,
+                    "function": {"name": call.name, "arguments": dict(call.arguments)},
+                }
+                for call in self.calls
+            ]
+        if self.call_id is not None:
+            message["tool_call_id"] = self.call_id
+        if self.name is not None:
+            message["name"] = self.name
+        return message
 
 
 class ChatTemplate:
@@ -56,37 +91,53 @@ class ChatTemplate:
         bos_token: str | None = None,
         eos_token: str | None = None,
         stops: tuple[str | tuple[int, ...], ...] = (),
+        tool_source: str | None = None,
     ) -> None:
-        """Compiles ``source``.
+        """Compiles ``source``, and ``tool_source`` for conversations with tools if it has its own.
 
         Raises:
             TextError: it is not a Jinja template.
         """
         self.name = name
         self.stops = stops
+        self.tool_source = source if tool_source is None else tool_source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._environment = BoundedEnvironment()
         try:
             self._template = self._environment.from_string(source)
+            self._tool_template = (
+                self._template
+                if tool_source is None
+                else self._environment.from_string(tool_source)
+            )
         except Exception as error:  # besides syntax errors: whatever folding constants raises
             raise TextError(f"the chat template {name!r} is not valid: {_reason(error)}") from error
 
-    def render(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        turns: Sequence[Turn],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """The text of ``turns``, and of the opening of an answer if ``add_generation_prompt``.
+
+        ``tools`` are JSON objects in the form of OpenAI's API, which is what templates know.
 
         Raises:
             TextError: the template fails or refuses these turns, takes too many steps, or makes
                 more than 8 Mi characters.
         """
         tokens = {name: token for name, token in self._tokens.items() if token is not None}
-        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        messages = [turn.message() for turn in turns]
+        template = self._tool_template if tools else self._template
         pieces: list[str] = []
         chars = 0
         self._environment.start()
         try:
-            for piece in self._template.generate(
+            for piece in template.generate(
                 messages=messages,
-                tools=None,
+                tools=list(tools) if tools else None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **tokens,
@@ -108,6 +159,16 @@ class ChatTemplate:
         turns = [Turn("system", ANSWER), Turn("user", QUESTION)]
         try:
             return ANSWER in self.render(turns, add_generation_prompt=True)
+        except TextError:
+            return False
+
+    def takes_tools(self) -> bool:
+        """Whether the model is told of tools; most templates were written for none."""
+        function = {"name": ANSWER, "description": "", "parameters": {"type": "object"}}
+        tools = [{"type": "function", "function": function}]
+        try:
+            asked = [Turn("user", QUESTION)]
+            return ANSWER in self.render(asked, add_generation_prompt=True, tools=tools)
         except TextError:
             return False
 
@@ -137,11 +198,19 @@ def load_template(folder: Path | None, tokenizer: Tokenizer, name: str | None) -
         TextError: the name is unknown, or the template is not valid.
     """
     label, source, stops = _choose(folder, tokenizer, (name or "").strip())
+    tool_source = _own_template(folder, "tool_use") if folder and label == "model" else None
     bos_token, eos_token = tokenizer.bos_token, tokenizer.eos_token
     bare = ChatTemplate(label, source, bos_token=bos_token, eos_token=eos_token)
     marker = _first_special(tokenizer, bare.text_after_answer())
     resolved = resolve_stops(tokenizer, (marker, *stops) if marker else stops)
-    return ChatTemplate(label, source, bos_token=bos_token, eos_token=eos_token, stops=resolved)
+    return ChatTemplate(
+        label,
+        source,
+        bos_token=bos_token,
+        eos_token=eos_token,
+        stops=resolved,
+        tool_source=tool_source,
+    )
 
 
 def _choose(
@@ -163,22 +232,27 @@ def _choose(
     return found.name, found.source, found.stops
 
 
-def _own_template(folder: Path) -> str | None:
-    """The template that came with the model: a file of its own wins, as in transformers."""
+def _own_template(folder: Path, wanted: str = "default") -> str | None:
+    """The template that came with the model: a file of its own wins, as in transformers.
+
+    A list of templates has one for conversations with tools as ``tool_use``, where they differ.
+    """
     text = read_text(folder / "chat_template.jinja")
     if text is not None:
-        return text
+        return text if wanted == "default" else None
     path = folder / "tokenizer_config.json"
     match read_json_object(path).get("chat_template"):
         case None:
             return None
         case str(source):
-            return source
+            return source if wanted == "default" else None
         case [*entries]:
             for entry in entries:
                 match entry:
-                    case {"name": "default", "template": str(source)}:
+                    case {"name": str(name), "template": str(source)} if name == wanted:
                         return source
+            if wanted != "default":
+                return None
             raise TextError(f"{path}: chat_template lists no template named 'default'")
         case _:
             raise TextError(f"{path}: chat_template is neither a text nor a list of templates")

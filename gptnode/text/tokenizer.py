@@ -166,6 +166,10 @@ class Tokenizer:
         """How many spaces `decode` takes away at the start."""
         return self._token_bytes.strip_spaces if self._token_bytes else 0
 
+    def vocabulary(self) -> dict[str, int]:
+        """All tokens with their ids, control tokens too."""
+        return self._library.get_vocab(with_added_tokens=True)
+
     def id_of(self, token: str) -> int | None:
         """The id of the token that is written ``token`` in the vocabulary, or None."""
         return self._library.token_to_id(token)

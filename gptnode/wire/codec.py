@@ -9,8 +9,7 @@ that a newer peer may add some; missing ones are errors. Knows neither streams n
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgpack
 
@@ -21,6 +20,7 @@ from gptnode.wire.messages import (
     Arrived,
     Close,
     Closed,
+    Draw,
     ErrorCode,
     Failure,
     Fed,
@@ -46,7 +46,6 @@ from gptnode.wire.messages import (
 __all__ = ["decode", "encode", "tag_of"]
 
 Payload: TypeAlias = bytes | memoryview
-Travelling = TypeVar("Travelling", Relay, Arrived)
 
 _EMPTY = b""
 
@@ -117,6 +116,8 @@ def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
                 "max_tokens": message.max_tokens,
                 "dtype": message.dtype,
                 "feed_key": message.feed_key,
+                "embed": message.embed,
+                "head": message.head,
             }, _EMPTY
         case Opened():
             return {
@@ -130,7 +131,8 @@ def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
             return {
                 "position": message.position,
                 "hidden": _tensor_out(message.hidden),
-            }, message.hidden.data
+                "draw": _draw_out(message.draw),
+            }, _payload_out(message.hidden, message.draw)
         case Stepped():
             return {
                 "position": message.position,
@@ -153,13 +155,13 @@ def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
             return {"feed_key": message.feed_key}, _EMPTY
         case Fed():
             return {"max_chunk_tokens": message.max_chunk_tokens}, _EMPTY
-        case Relay() | Arrived():
+        case Relay():
             return {
-                "ticket": message.ticket,
-                "position": message.position,
-                "hidden": _tensor_out(message.hidden),
-                "trail": [_trace_out(trace) for trace in message.trail],
-            }, message.hidden.data
+                **_travelling_out(message),
+                "draw": _draw_out(message.draw),
+            }, _payload_out(message.hidden, message.draw)
+        case Arrived():
+            return _travelling_out(message), message.hidden.data
         case Relayed():
             return {"count": message.count}, _EMPTY
         case Stranded():
@@ -186,6 +188,38 @@ def _tensor_out(tensor: WireTensor) -> dict[str, object]:
     return {"dtype": tensor.dtype, "shape": list(tensor.shape)}
 
 
+def _payload_out(tensor: WireTensor, draw: Draw | None) -> Payload:
+    """The tensor's bytes, uncopied unless ids follow them."""
+    if draw is None or draw.seen is None:
+        return tensor.data
+    return b"".join((tensor.data, draw.seen.data))
+
+
+def _draw_out(draw: Draw | None) -> dict[str, object] | None:
+    if draw is None:
+        return None
+    return {
+        "temperature": draw.temperature,
+        "top_k": draw.top_k,
+        "top_p": draw.top_p,
+        "min_p": draw.min_p,
+        "repetition_penalty": draw.repetition_penalty,
+        "seed": draw.seed,
+        "drawn": draw.drawn,
+        "guess": list(draw.guess),
+        "seen": draw.seen.shape[0] if draw.seen is not None else 0,
+    }
+
+
+def _travelling_out(message: Relay | Arrived) -> dict[str, object]:
+    return {
+        "ticket": message.ticket,
+        "position": message.position,
+        "hidden": _tensor_out(message.hidden),
+        "trail": [_trace_out(trace) for trace in message.trail],
+    }
+
+
 def _trace_out(trace: Trace) -> dict[str, object]:
     return {
         "span": _span_out(trace.span),
@@ -203,6 +237,8 @@ def _read_open(fields: Fields, _: memoryview) -> Open:
         max_tokens=fields.integer("max_tokens"),
         dtype=fields.text("dtype"),
         feed_key=fields.text("feed_key"),
+        embed=fields.flag("embed"),
+        head=fields.flag("head"),
     )
 
 
@@ -217,7 +253,8 @@ def _read_opened(fields: Fields, _: memoryview) -> Opened:
 
 
 def _read_step(fields: Fields, payload: memoryview) -> Step:
-    return Step(fields.integer("position"), fields.tensor("hidden", payload))
+    draw, payload = fields.draw("draw", payload)
+    return Step(fields.integer("position"), fields.tensor("hidden", payload), draw)
 
 
 def _read_stepped(fields: Fields, payload: memoryview) -> Stepped:
@@ -232,8 +269,19 @@ def _read_stepped(fields: Fields, payload: memoryview) -> Stepped:
     )
 
 
-def _read_travelling(kind: type[Travelling], fields: Fields, payload: memoryview) -> Travelling:
-    return kind(
+def _read_relay(fields: Fields, payload: memoryview) -> Relay:
+    draw, payload = fields.draw("draw", payload)
+    return Relay(
+        fields.integer("ticket"),
+        fields.integer("position"),
+        fields.tensor("hidden", payload),
+        fields.trail("trail"),
+        draw,
+    )
+
+
+def _read_arrived(fields: Fields, payload: memoryview) -> Arrived:
+    return Arrived(
         fields.integer("ticket"),
         fields.integer("position"),
         fields.tensor("hidden", payload),
@@ -263,9 +311,9 @@ _READERS: dict[str, Callable[[Fields, memoryview], Message]] = {
     "forwarding": lambda fields, _: Forwarding(fields.text("refusal")),
     "feed": lambda fields, _: Feed(fields.text("feed_key")),
     "fed": lambda fields, _: Fed(fields.integer("max_chunk_tokens")),
-    "relay": partial(_read_travelling, Relay),
+    "relay": _read_relay,
     "relayed": lambda fields, _: Relayed(fields.integer("count")),
-    "arrived": partial(_read_travelling, Arrived),
+    "arrived": _read_arrived,
     "stranded": lambda fields, _: Stranded(fields.integer("ticket"), fields.text("reason")),
     "ping": lambda fields, _: Ping(fields.integer("nonce")),
     "pong": lambda fields, _: Pong(fields.integer("nonce")),

@@ -10,6 +10,7 @@ import msgpack
 
 from gptnode.errors import RemoteProtocolError
 from gptnode.span import Span
+from gptnode.wire.draw import MAX_GUESS, Draw
 from gptnode.wire.ring import MAX_TRAIL, Trace
 from gptnode.wire.tensor import WireTensor
 
@@ -17,7 +18,8 @@ __all__ = ["MAX_ARRAY_ITEMS", "MAX_MAP_FIELDS", "MAX_TEXT_BYTES", "Fields", "unp
 
 MAX_TEXT_BYTES = 16 * 1024
 MAX_MAP_FIELDS = 64
-MAX_ARRAY_ITEMS = MAX_TRAIL
+MAX_ARRAY_ITEMS = max(MAX_TRAIL, MAX_GUESS)
+ID_BYTES = 4
 
 
 def _refuse_extension(code: int, data: bytes) -> object:
@@ -81,6 +83,22 @@ class Fields:
             raise self._wrong(key, "a number")
         return float(value)
 
+    def number(self, key: str) -> float:
+        """A float, or an int that a float holds exactly."""
+        value = self._value(key)
+        if type(value) is int and abs(value) < 2**53:
+            return float(value)
+        if type(value) is not float:
+            raise self._wrong(key, "a number")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """A bool."""
+        value = self._value(key)
+        if type(value) is not bool:
+            raise self._wrong(key, "true or false")
+        return value
+
     def text(self, key: str) -> str:
         """A str."""
         value = self._value(key)
@@ -137,3 +155,27 @@ class Fields:
             )
             for hop in hops
         )
+
+    def draw(self, key: str, payload: memoryview) -> tuple[Draw | None, memoryview]:
+        """A map or nil; and what is left of ``payload`` before the ids at its end."""
+        value = self._value(key)
+        if value is None:
+            return None, payload
+        fields = Fields(key, value)
+        n_seen = fields.integer("seen")
+        if not 0 <= n_seen <= len(payload) // ID_BYTES:
+            raise fields._wrong("seen", "the number of the ids at the payload's end")
+        end = len(payload) - n_seen * ID_BYTES
+        seen = WireTensor("i32", (n_seen,), payload[end:]) if n_seen else None
+        draw = Draw(
+            fields.number("temperature"),
+            fields.integer("top_k"),
+            fields.number("top_p"),
+            fields.number("min_p"),
+            fields.number("repetition_penalty"),
+            fields.integer("seed"),
+            fields.integer("drawn"),
+            fields.integers("guess"),
+            seen,
+        )
+        return draw, payload[:end]

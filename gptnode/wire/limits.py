@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gptnode.errors import LocalProtocolError
-from gptnode.wire.tensor import ITEMSIZE_BYTES, MAX_TENSOR_BYTES
+from gptnode.wire.tensor import ITEMSIZE_BYTES, MAX_TENSOR_BYTES, tensor_bytes
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "chunk_bytes", "chunk_tokens"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "chunk_bytes", "chunk_tokens", "session_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def chunk_bytes(max_chunk_tokens: int, width: int, dtype: str) -> int:
     Raises:
         LocalProtocolError: that is above the protocol's ceiling of 64 MiB; see chunk_tokens.
     """
-    size_bytes = max_chunk_tokens * width * ITEMSIZE_BYTES[dtype]
+    size_bytes = tensor_bytes(dtype, (max_chunk_tokens, width))
     if size_bytes > MAX_TENSOR_BYTES:
         raise LocalProtocolError(
             f"{max_chunk_tokens} tokens of width {width} in {dtype} are {size_bytes} bytes:"
@@ -50,6 +50,17 @@ def chunk_bytes(max_chunk_tokens: int, width: int, dtype: str) -> int:
     return size_bytes
 
 
+def session_bytes(max_chunk_tokens: int, width: int, dtype: str, max_tokens: int) -> int:
+    """Bytes of the largest payload of a session: its largest tensor, and behind it one id for each
+    token of a context of ``max_tokens``, as a Draw may have.
+
+    Raises:
+        LocalProtocolError: see ``chunk_bytes``.
+    """
+    ids_bytes = max_tokens * ITEMSIZE_BYTES["i32"]
+    return min(chunk_bytes(max_chunk_tokens, width, dtype) + ids_bytes, MAX_TENSOR_BYTES)
+
+
 def chunk_tokens(width: int, dtype: str) -> int:
     """The most tokens of ``width`` that one message can carry."""
-    return MAX_TENSOR_BYTES // (width * ITEMSIZE_BYTES[dtype])
+    return MAX_TENSOR_BYTES // tensor_bytes(dtype, (1, width))

@@ -21,6 +21,7 @@ from gptnode.wire.checks import (
     check_span,
     clean_text,
 )
+from gptnode.wire.draw import Draw
 from gptnode.wire.ring import (
     Arrived,
     Fed,
@@ -31,6 +32,7 @@ from gptnode.wire.ring import (
     Relayed,
     Stranded,
     Trace,
+    check_draw,
     check_feed_key,
 )
 from gptnode.wire.tensor import WireTensor
@@ -40,6 +42,7 @@ __all__ = [
     "Arrived",
     "Close",
     "Closed",
+    "Draw",
     "ErrorCode",
     "Failure",
     "Fed",
@@ -95,6 +98,8 @@ class Open:
     ``fingerprint`` names weights and configuration, ``max_tokens`` the longest context that the
     session will hold, ``dtype`` (one of MODEL_DTYPES) what the model is to be computed in.
     Whoever presents ``feed_key`` may feed the session with a ring's Relays; nobody, if it is "".
+    With ``embed`` the session is given ids instead of hidden states, for a span that begins with
+    block 0; with ``head`` it gives ids, for one that ends with the model's last.
     """
 
     model: str
@@ -103,6 +108,8 @@ class Open:
     max_tokens: int
     dtype: str
     feed_key: str = ""
+    embed: bool = False
+    head: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -114,6 +121,8 @@ class Open:
             raise LocalProtocolError(f"dtype must be one of {', '.join(MODEL_DTYPES)}")
         if self.feed_key != "":
             check_feed_key(self.feed_key)
+        if type(self.embed) is not bool or type(self.head) is not bool:
+            raise LocalProtocolError("embed and head must be true or false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +153,27 @@ class Step:
     """Client to server: ``hidden`` (B, T, D), whose first token stands at ``position``.
 
     Idempotent by session and position: a step below the cache's length replaces what was there.
+    A session with ``embed`` takes ids in its place, (1, T) i32. ``draw`` is for one with ``head``:
+    None where no token is wanted.
     """
 
     position: int
     hidden: WireTensor
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
         check_integer("position", self.position, most=MAX_TOKENS)
         _check_tensor("hidden", self.hidden)
+        check_draw(self.draw)
 
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
     """Server to client: what the span makes of a Step, and the time that took.
 
+    Of a session with ``head`` that is ids, (1, n) i32: those that were drawn, or -1 if none was
+    wanted.
     ``queue_s`` is the time between arrival and start of the computation, ``compute_s`` that of
     the computation. Position, span, fingerprint and epoch say what was computed, to be compared.
     """

@@ -20,6 +20,7 @@ from gptnode.wire.checks import (
     check_span,
     clean_text,
 )
+from gptnode.wire.draw import Draw
 from gptnode.wire.tensor import WireTensor
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Relayed",
     "Stranded",
     "Trace",
+    "check_draw",
     "check_feed_key",
 ]
 
@@ -46,6 +48,12 @@ _MAX_REASON_CHARS = 300
 def check_feed_key(value: object) -> None:
     """1 to 64 printable characters, else LocalProtocolError."""
     check_name("feed_key", value, longest=_KEY_CHARS)
+
+
+def check_draw(value: object) -> None:
+    """A Draw, which has checked itself, or None; else LocalProtocolError."""
+    if value is not None and type(value) is not Draw:
+        raise LocalProtocolError(f"draw must be a draw or nothing, not {type(value).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +131,19 @@ class Relay:
     """Client to the first server, server to server: compute, and hand on what comes out.
 
     ``ticket`` is the client's number for the step; the other fields are as in Step. ``trail`` says
-    which hops it went through, in order.
+    which hops it went through, in order. ``draw`` is handed on to the one with the head.
     """
 
     ticket: int
     position: int
     hidden: WireTensor
     trail: tuple[Trace, ...] = ()
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
         _check_travelling(self)
+        check_draw(self.draw)
 
 
 @dataclass(frozen=True, slots=True)

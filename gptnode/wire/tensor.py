@@ -13,11 +13,33 @@ from typing import Final
 from gptnode.errors import LocalProtocolError
 from gptnode.wire.checks import check_integer
 
-__all__ = ["ITEMSIZE_BYTES", "MAX_RANK", "MAX_TENSOR_BYTES", "WireTensor"]
+__all__ = [
+    "ITEMSIZE_BYTES",
+    "MAX_RANK",
+    "MAX_TENSOR_BYTES",
+    "SCALED",
+    "WireTensor",
+    "tensor_bytes",
+]
 
-ITEMSIZE_BYTES: Final = MappingProxyType({"f32": 4, "f16": 2, "bf16": 2, "i32": 4})
+SCALED: Final = "int8"
+"""Numbers from -127 to 127 and, behind all of them, an f32 for each row to multiply it with."""
+
+ITEMSIZE_BYTES: Final = MappingProxyType({"f32": 4, "f16": 2, "bf16": 2, "i32": 4, SCALED: 1})
+"""What each number takes, without the scales of its row."""
+
+SCALE_BYTES: Final = 4
 MAX_TENSOR_BYTES: Final = 64 * 2**20
 MAX_RANK: Final = 4
+
+
+def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """What a tensor of that dtype and shape (at least one dimension) takes.
+
+    A row is what the last dimension counts.
+    """
+    scales_bytes = SCALE_BYTES * math.prod(shape[:-1]) if dtype == SCALED else 0
+    return math.prod(shape) * ITEMSIZE_BYTES[dtype] + scales_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +47,9 @@ class WireTensor:
     """A tensor as it travels: row-major, little endian, without padding.
 
     ``dtype`` is one of ITEMSIZE_BYTES, ``shape`` has 1 to MAX_RANK dimensions of 1 or more, and
-    ``data`` exactly the bytes that both imply. ``data`` isn't copied: as a memoryview it may look
-    into a buffer of its owner (who leaves it alone until the message was written) or, received,
-    into the frame's own buffer, which is writable and belongs to the receiver alone.
+    ``data`` exactly the `tensor_bytes` that both imply. ``data`` isn't copied: as a memoryview it
+    may look into a buffer of its owner (who leaves it alone until the message was written) or,
+    received, into the frame's own buffer, which is writable and belongs to the receiver alone.
 
     Raises:
         LocalProtocolError: any of this doesn't hold.
@@ -46,7 +68,7 @@ class WireTensor:
         # Python's integers don't overflow; the bound on each keeps the product small.
         for size in self.shape:
             check_integer("a tensor's dimension", size, least=1, most=MAX_TENSOR_BYTES)
-        due_bytes = math.prod(self.shape) * ITEMSIZE_BYTES[self.dtype]
+        due_bytes = tensor_bytes(self.dtype, self.shape)
         if due_bytes > MAX_TENSOR_BYTES:
             raise LocalProtocolError(f"a tensor may have {MAX_TENSOR_BYTES} bytes, not {due_bytes}")
         if isinstance(self.data, memoryview):

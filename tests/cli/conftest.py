@@ -115,6 +115,7 @@ class ScriptedClient:
     blocks_map = None
     verified: VerifyTally | None = None
     guesses: tuple[int, int] | None = None
+    drafted: tuple[int, int] | None = None
 
     def __init__(self, folder: Path) -> None:
         self._words = HfTokenizer.from_file(str(folder / "tokenizer.json"))

@@ -166,3 +166,15 @@ def test_values_out_of_range_name_the_option(options: dict[str, Any], message: s
     with pytest.raises(UsageError) as caught:
         Sampling(**options)
     assert caught.value.detail == message
+
+
+@given(logit_lists, st.integers(0, 2**63 - 1), st.integers(0, 5))
+def test_a_sampler_ahead_draws_what_the_sampler_will_draw(
+    values: list[float], seed: int, tokens: int
+) -> None:
+    logits = torch.tensor(values)
+    sampler = Sampler(Sampling(**(FREE | {"seed": seed})))
+    sampler.sample(logits)
+    ahead = sampler.ahead(tokens)
+    drawn = [ahead.sample(logits) for _ in range(5)]
+    assert [sampler.sample(logits) for _ in range(tokens + 5)][tokens:] == drawn

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-import torch
 import trio
 
 from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.allow_list import AllowList
 from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
+from gptnode.node.ends import Ends, OwnEnds
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
 from gptnode.node.swarm import Swarm
 from gptnode.routing.blocks_map import BlocksMap, ClientEntry, ModelEntry, PeerEntry, RouteEntry
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.span import Span
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ SwarmOf = Callable[..., "Bench"]
 PROMPT = [1, 9, 17, 4, 33, 8, 21]
 
 
-def make_map(*routes: tuple[str, tuple[str, ...]], clients: tuple[str, ...] = ()) -> BlocksMap:
+def make_map(
+    *routes: tuple[str, tuple[str, ...]],
+    clients: tuple[str, ...] = (),
+    ends: PlacedEnds = NO_ENDS,
+) -> BlocksMap:
+    n_blocks = max(Span.parse(blocks).stop for blocks, _ in routes)
     names = {name for _, peers in routes for name in peers}
     return BlocksMap(
         models=(ModelEntry(name="tiny", path=None, dtype="f32", template=None, stop=()),),
@@ -38,8 +44,8 @@ def make_map(*routes: tuple[str, tuple[str, ...]], clients: tuple[str, ...] = ()
             for name in sorted(names)
         ),
         routes=tuple(
-            RouteEntry(model="tiny", span=Span.parse(blocks), peers=peers)
-            for blocks, peers in routes
+            RouteEntry("tiny", span, peers, ends.within(span, n_blocks))
+            for span, peers in ((Span.parse(blocks), peers) for blocks, peers in routes)
         ),
         clients=tuple(ClientEntry(id=name, name=name) for name in clients),
         self_peer_id=None,
@@ -77,13 +83,10 @@ class Bench:
             verify=verify,
             rng=rng,
         )  # type: ignore[arg-type]
-        embedding = source.load_embedding()
+        self.ends = OwnEnds(source, lane)
         self.generator = Generator(
-            embedding,
-            source.load_head(embedding),
+            Ends(self.ends),
             self.swarm,
-            lane,
-            torch.device("cpu"),
             max_tokens=1024,
             rings=rings,
             speculate=speculate,

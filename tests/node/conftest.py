@@ -16,7 +16,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from gptnode.errors import PeerUnreachableError, StreamLostError
 from gptnode.node.block_server import BlockServer, KVBudget, ServedModel
 from gptnode.node.compute import ComputeLane
+from gptnode.node.head_batching import HeadBatcher
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.span import Span
 from tests.tiny_llama import write_tiny_llama
 
@@ -152,9 +154,18 @@ def make_server(
 ) -> Callable[..., BlockServer]:
     """Makes a block server that has loaded a span of the tiny model, and reaches all others."""
 
-    def make(span: Span, *, max_bytes: int = 1 << 24, max_sessions: int = 8) -> BlockServer:
+    def make(
+        span: Span,
+        *,
+        max_bytes: int = 1 << 24,
+        max_sessions: int = 8,
+        ends: PlacedEnds = NO_ENDS,
+    ) -> BlockServer:
         server = BlockServer(lane, KVBudget(max_bytes, max_sessions), epoch=secrets.randbits(32))
-        server.models["tiny"] = ServedModel(source, (source.load_blocks(span),))
+        embedding = source.load_embedding() if ends.embed else None
+        heads = HeadBatcher(lane, source.load_head(None)) if ends.head else None
+        stacks = (source.load_blocks(span),)
+        server.models["tiny"] = ServedModel(source, stacks, embedding, heads)
         server.loading = False
         server.dial = host.open_stream  # type: ignore[assignment]
         return server
@@ -177,11 +188,17 @@ def swarm_of(
 ) -> SwarmOf:
     """Makes a generator over ``(blocks, peers)`` routes, and a server for each peer."""
 
-    def make(*routes: tuple[str, tuple[str, ...]], wait_s: float = 0.0, **options: Any) -> Bench:
-        blocks_map = make_map(*routes)
+    def make(
+        *routes: tuple[str, tuple[str, ...]],
+        wait_s: float = 0.0,
+        ends: PlacedEnds = NO_ENDS,
+        **options: Any,
+    ) -> Bench:
+        blocks_map = make_map(*routes, ends=ends)
         for peer in blocks_map.peers:
             spans = blocks_map.spans_of(peer.id, "tiny")
-            host.servers[peer.id] = make_server(spans[0])
+            ends_there = blocks_map.ends_of(peer.id, "tiny")
+            host.servers[peer.id] = make_server(spans[0], ends=ends_there)
         return Bench(source, lane, nursery, blocks_map, host, wait_s=wait_s, **options)
 
     return make

@@ -13,6 +13,7 @@ from gptnode.errors import ContextError, StreamLostError
 from gptnode.model.sampler import Sampling
 from gptnode.node.answer import Answering, AnswerSettings
 from gptnode.node.generator import Generator
+from gptnode.node.meter import AnswerMeter
 from gptnode.text.tokenizer import Tokenizer
 
 END = 2
@@ -28,6 +29,10 @@ class Script:
         self.max_tokens = max_tokens
         self._ids = iter(ids)
         self._then = then
+        self.timing = None
+
+    def answer_meter(self, prompt_tokens: int) -> AnswerMeter:
+        return AnswerMeter()
 
     async def next_token(self, ids: list[int], sampler: object) -> int:
         await trio.lowlevel.checkpoint()

@@ -18,11 +18,12 @@ from gptnode.node import generator as generator_module
 from gptnode.node.allow_list import AllowList
 from gptnode.node.bench import Advance, BenchPlan, measure
 from gptnode.node.bench_report import BenchReport, MeasuredHop
-from gptnode.node.bench_users import JointStage
 from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import ClientConfig
+from gptnode.node.ends import Ends, OwnEnds
 from gptnode.node.generator import Generator
+from gptnode.node.joint_stage import JointStage
 from gptnode.node.loading import ModelSource
 from gptnode.node.runtime import Engine, OpenedModel
 from gptnode.node.served_context import ServedContext
@@ -234,13 +235,11 @@ def swarm_config(
             blocks_map=blocks_map,
             host=host,  # type: ignore[arg-type]
         )
-        embedding = source.load_embedding()
-        head = source.load_head(embedding)
+        ends = OwnEnds(source, lane)
+        await ends.load()
         assert config.context_tokens is not None
-        generator = Generator(
-            embedding, head, swarm, lane, source.device, max_tokens=config.context_tokens
-        )
-        yield Engine(source, embedding, head, generator, swarm, lane, host.peer_id, host)  # type: ignore[arg-type]
+        generator = Generator(Ends(ends), swarm, max_tokens=config.context_tokens)
+        yield Engine(source, ends, generator, swarm, lane, host.peer_id, host)  # type: ignore[arg-type]
         await generator.forget()
 
     monkeypatch.setattr(

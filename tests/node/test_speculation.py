@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptnode.model.native.binding import kernels
-from gptnode.model.sampler import Sampling
+from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
+from gptnode.node.draft_length import LENGTHS, DraftLength
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.node.served_context import ServedContext
-from gptnode.node.speculation import LENGTHS, DraftLength, PromptLookup, Ready
+from gptnode.node.speculation import PromptLookup, Ready, Speculation
 from gptnode.node.stages import LocalStage, RemoteStage
 from gptnode.wire.messages import Stepped, WireTensor
 
@@ -134,10 +136,12 @@ async def test_a_peer_that_gets_slow_is_replaced_among_guesses(
     monkeypatch.setattr("gptnode.node.pace.SLOW_AT_LEAST_S", 0.1)
     compute, slow = ServedContext.step, list[BlockServer]()
 
-    async def stalls(context: ServedContext, position: int, sent: WireTensor) -> Stepped:
+    async def stalls(
+        context: ServedContext, position: int, sent: WireTensor, *draw: Any
+    ) -> Stepped:
         if any(context._batcher is server._batcher for server in slow) and sent.shape[1] > 1:
             await trio.sleep(3.0)
-        return await compute(context, position, sent)
+        return await compute(context, position, sent, *draw)
 
     monkeypatch.setattr(ServedContext, "step", stalls)
     swarm = swarm_of(("0-1", ("anna",)), ("2-3", ("ben", "cleo")), rings=rings, speculate=True)
@@ -209,6 +213,162 @@ def test_right_guesses_over_a_slow_link_get_long_and_wrong_ones_end() -> None:
         tries.append(length.best())
         length.note(tries[-1], 0, 0.2 + 0.05 * tries[-1])
     assert 2 <= sum(guessed > 0 for guessed in tries) <= 6  # now and then, as text may change
+
+
+def test_the_time_that_drafting_takes_makes_guesses_shorter_and_ends_them() -> None:
+    def settled(drafting_s: float) -> int:
+        length = DraftLength()
+        length.note(0, 0, 0.05)
+        for _ in range(40):
+            guessed = length.best()
+            length.note(guessed, round(0.7 * guessed), 0.05 + 0.001 * guessed, drafting_s * guessed)
+        return length.likely
+
+    fast, slow, too_slow = settled(0.0), settled(0.012), settled(0.05)
+    assert fast > slow > too_slow == 0
+
+
+class Clock:
+    """A time that passes when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The one by which drafting is timed."""
+    clock = Clock()
+    monkeypatch.setattr("gptnode.node.speculation.time", clock)
+    return clock
+
+
+class ScriptedDrafts:
+    """Guesses what comes next in a text that it knows, and takes its time for it."""
+
+    def __init__(
+        self, text: list[int], clock: Clock, *, token_s: float = 0.0, unread: int = 0
+    ) -> None:
+        self.drafted = 0
+        self.followed = 0
+        self.unread = unread
+        self._text = text
+        self._clock = clock
+        self._token_s = token_s
+
+    def behind(self, ids: Sequence[int]) -> int:
+        return self.unread
+
+    async def follow(self, ids: Sequence[int]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.followed += 1
+        self.unread = 0
+
+    async def draft(
+        self, ids: Sequence[int], most: int, sampler: Sampler, *, drawn: int = 0
+    ) -> list[int]:
+        await trio.lowlevel.checkpoint()
+        guess = self._text[len(ids) : len(ids) + most]
+        self._clock.now_s += self._token_s * len(guess)
+        self.drafted += 1
+        return guess
+
+    def forget(self) -> None:
+        pass
+
+
+async def told(
+    speculation: Speculation, text: list[int], *, waits: bool = False, step_s: float = 0.01
+) -> list[int]:
+    """How long each guess was, in steps that take ``step_s`` and say ``text``."""
+    sampler, lengths, at = Sampler(Sampling(temperature=0.0)), list[int](), 8
+    while at < len(text) - 1:
+        room = len(text) - 1 - at
+        guess = await speculation.draft(text[:at], room, sampler, waits=waits)
+        right = 0
+        while right < len(guess) and guess[right] == text[at + right]:
+            right += 1
+        took_s = step_s + 0.0001 * len(guess) + speculation.drafting_s
+        speculation.note(guess, text[at : at + right + 1], took_s)
+        lengths.append(len(guess))
+        at += right + 1
+    return lengths
+
+
+async def test_a_draft_model_guesses_where_nothing_repeats_itself(clock: Clock) -> None:
+    text = list(range(300))
+    speculation, drafts = Speculation(), ScriptedDrafts(text, clock)
+    speculation.draft_with(drafts)
+    lengths = await told(speculation, text)
+    assert lengths[0] == 0  # first a step without
+    assert max(lengths) == max(LENGTHS)
+    assert speculation.drafted == speculation.guessed == speculation.drafted_right
+
+
+async def test_a_draft_model_rests_while_lookup_does_as_well(clock: Clock) -> None:
+    text = [5, 6, 7, 8, 9, 10, 11, 12] * 40
+    speculation, drafts = Speculation(), ScriptedDrafts(text, clock, token_s=0.001)
+    speculation.draft_with(drafts)
+    await told(speculation, text)
+    assert speculation.right > 200
+    assert speculation.drafted < speculation.guessed / 4
+
+
+async def test_lookup_that_misleads_is_left_for_a_draft_model_and_taken_up_again(
+    clock: Clock,
+) -> None:
+    misleads = [token for n in range(60) for token in (1, 2, 100 + n, 3, 4)]
+    repeats = [5, 6, 7, 8, 9, 10, 11, 12] * 30
+    text = [*misleads, *repeats]
+    speculation, drafts = Speculation(), ScriptedDrafts(text, clock, token_s=0.0005)
+    speculation.draft_with(drafts)
+    await told(speculation, text[: len(misleads)])
+    assert speculation.drafted_right > 150
+    before = drafts.drafted
+    await told(speculation, text)
+    drafted_again = drafts.drafted - before
+    assert drafted_again < len(text) / 8
+
+
+async def test_a_draft_model_that_does_not_pay_is_only_tried_now_and_then(clock: Clock) -> None:
+    text = list(range(400))
+    speculation, drafts = Speculation(), ScriptedDrafts(text, clock, token_s=0.02)
+    speculation.draft_with(drafts)
+    lengths = await told(speculation, text, step_s=0.001)
+    assert sum(length > 0 for length in lengths) < len(lengths) / 8
+    async with speculation.meanwhile(text[:9], Sampler(Sampling()), waits=True):
+        drafted = drafts.drafted
+        await trio.testing.wait_all_tasks_blocked()
+    assert drafts.drafted == drafted  # nor ahead
+
+
+async def test_a_long_prompt_is_read_while_the_peers_compute_and_not_while_they_wait(
+    clock: Clock,
+) -> None:
+    text = list(range(60))
+    speculation, drafts = Speculation(), ScriptedDrafts(text, clock, unread=1000)
+    speculation.draft_with(drafts)
+    assert not any(await told(speculation, text[:20], waits=True))
+    assert drafts.followed == 0
+    async with speculation.meanwhile(text[:20], Sampler(Sampling()), waits=True):
+        await trio.testing.wait_all_tasks_blocked()
+    assert drafts.followed == 1
+    assert any(await told(speculation, text, waits=True))
+
+
+async def test_alone_a_long_prompt_is_read_before_the_first_guess(clock: Clock) -> None:
+    text = list(range(60))
+    speculation, drafts = Speculation(), ScriptedDrafts(text, clock, unread=1000)
+    speculation.draft_with(drafts)
+    assert any(await told(speculation, text))
+    assert drafts.followed == 1
+    async with speculation.meanwhile(text[:20], Sampler(Sampling()), waits=False):
+        drafted = drafts.drafted
+        await trio.testing.wait_all_tasks_blocked()
+    assert drafts.drafted == drafted
 
 
 def test_tokens_that_are_ready_are_for_the_same_context_and_sampler_alone() -> None:

@@ -17,6 +17,7 @@ from gptnode.model.shard import BlockStack
 from gptnode.node.agreement import MAX_TOLERANCE, TOLERANCES, distance, tolerance
 from gptnode.node.block_server import ServedModel
 from gptnode.node.compute import ComputeLane
+from gptnode.node.ends import Ends, OwnEnds
 from gptnode.node.generator import Generator
 from gptnode.node.health import TroubleKind
 from gptnode.node.journal import Journal
@@ -150,10 +151,8 @@ async def test_where_peers_may_hand_on_to_each_other_each_answers_to_the_one_who
     swarm_of: SwarmOf, source: ModelSource, lane: ComputeLane, peers: Peers
 ) -> None:
     split = swarm_of(("0-1", ("anna", "dora")), ("2-3", ("ben", "cleo")), verify=1.0)
-    embedding = source.load_embedding()
-    head = source.load_head(embedding)
     split.generator = Generator(
-        embedding, head, split.swarm, lane, source.device, max_tokens=1024, rings=True
+        Ends(OwnEnds(source, lane)), split.swarm, max_tokens=1024, rings=True
     )
     await split.greedy(PROMPT, 4)
     assert len(peers.of("anna")) == len(peers.of("ben")) == 4

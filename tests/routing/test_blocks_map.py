@@ -140,6 +140,19 @@ def test_relative_paths_count_from_the_folder_of_the_map(tmp_path: Path) -> None
     assert ModelEntry("m").resolve(tmp_path) is None
 
 
+def test_a_draft_model_is_found_from_the_folder_of_the_map(tmp_path: Path) -> None:
+    path, data = tmp_path / "swarm.json", own_form()
+    path.write_text(json.dumps(data))
+    assert read_blocks_map(path).draft_folder() is None
+    data["models"][0]["draft"] = "small/llama"
+    path.write_text(json.dumps(data))
+    assert read_blocks_map(path).draft_folder("my-llama") == tmp_path / "small" / "llama"
+    data["models"][0]["draft"] = "/models/small"
+    assert parsed(data).draft_folder() == Path("/models/small")
+    data["models"][0]["draft"] = 7
+    assert problem_of(data).startswith("models[0].draft: ")
+
+
 def test_home_folders_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     paths = ModelEntry("m", "~/models/m").resolve(Path("/maps"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import struct
 
 from hypothesis import strategies as st
 
 from gptnode.span import Span
 from gptnode.wire.checks import MAX_INTEGER, MAX_TOKENS
+from gptnode.wire.draw import MAX_GUESS
 from gptnode.wire.messages import (
     MODEL_DTYPES,
     Arrived,
     Close,
     Closed,
+    Draw,
     ErrorCode,
     Failure,
     Fed,
@@ -33,7 +35,7 @@ from gptnode.wire.messages import (
     Truncated,
     WireTensor,
 )
-from gptnode.wire.tensor import ITEMSIZE_BYTES
+from gptnode.wire.tensor import ITEMSIZE_BYTES, tensor_bytes
 
 names = st.text(
     st.characters(codec="utf-8").filter(lambda char: char.isprintable()), min_size=1, max_size=40
@@ -53,13 +55,35 @@ spans = st.tuples(st.integers(0, 500), st.integers(1, 500)).map(
 def tensors(draw: st.DrawFn) -> WireTensor:
     dtype = draw(dtypes)
     shape = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)))
-    size_bytes = math.prod(shape) * ITEMSIZE_BYTES[dtype]
+    size_bytes = tensor_bytes(dtype, shape)
     return WireTensor(dtype, shape, draw(st.binary(min_size=size_bytes, max_size=size_bytes)))
 
 
-opens = st.builds(Open, names, names, spans, some_tokens, model_dtypes, st.just("") | names)
+@st.composite
+def id_lists(draw: st.DrawFn) -> WireTensor:
+    ids = draw(st.lists(st.integers(-(2**31), MAX_TOKENS), min_size=1, max_size=40))
+    return WireTensor("i32", (len(ids),), struct.pack(f"<{len(ids)}i", *ids))
+
+
+draws = st.builds(
+    Draw,
+    temperature=st.floats(0, allow_infinity=False, allow_nan=False),
+    top_k=tokens,
+    top_p=st.floats(0, 1, exclude_min=True),
+    min_p=st.floats(0, 1),
+    repetition_penalty=st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False),
+    seed=integers,
+    drawn=tokens,
+    guess=st.lists(tokens, max_size=MAX_GUESS).map(tuple),
+    seen=st.none() | id_lists(),
+)
+perhaps_draws = st.none() | draws
+flags = st.booleans()
+opens = st.builds(
+    Open, names, names, spans, some_tokens, model_dtypes, st.just("") | names, flags, flags
+)
 openeds = st.builds(Opened, names, spans, integers, some_tokens, some_tokens)
-steps = st.builds(Step, tokens, tensors())
+steps = st.builds(Step, tokens, tensors(), perhaps_draws)
 steppeds = st.builds(Stepped, tokens, spans, names, integers, tensors(), seconds, seconds)
 failures = st.builds(Failure, st.sampled_from(ErrorCode), st.text(max_size=400), seconds)
 
@@ -72,7 +96,7 @@ client_messages = st.one_of(
     st.builds(Truncate, tokens),
     st.builds(Forward, tickets, names, names),
     st.builds(Feed, names),
-    st.builds(Relay, tickets, tokens, tensors(), trails),
+    st.builds(Relay, tickets, tokens, tensors(), trails, perhaps_draws),
     st.builds(Ping, integers),
     st.just(Close()),
     failures,

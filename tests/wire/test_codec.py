@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -11,6 +12,7 @@ from gptnode.errors import RemoteProtocolError
 from gptnode.wire.codec import decode, encode, tag_of
 from gptnode.wire.messages import (
     Close,
+    Draw,
     ErrorCode,
     Failure,
     Message,
@@ -31,6 +33,7 @@ SAMPLES: list[Message] = [
     OPEN,
     OPENED,
     step(),
+    Step(3, tensor(), Draw(0.7, 40, 0.95, 0.1, 1.1, 7, 3, (5, 6), None)),
     stepped(),
     Truncate(3),
     Ping(1),
@@ -177,6 +180,66 @@ def test_a_bad_stepped_is_refused(changes: dict[str, Any]) -> None:
     fields, payload = fields_of(stepped())
     with pytest.raises(RemoteProtocolError):
         decode_fields({**fields, **changes}, payload)
+
+
+DRAW = Draw(0.7, 40, 0.95, 0.1, 1.1, 7, 3, (5, 6), WireTensor("i32", (2,), bytes(range(8))))
+
+
+def test_ids_of_a_draw_travel_behind_the_tensor_of_its_step() -> None:
+    fields, payload = fields_of(Step(0, tensor(), DRAW))
+    assert fields["draw"]["seen"] == 2
+    assert bytes(payload) == bytes(tensor().data) + bytes(range(8))
+    plain = Step(0, tensor(), replace(DRAW, seen=None))
+    assert fields_of(plain)[1].tobytes() == bytes(tensor().data)
+
+
+def test_a_draw_may_have_whole_numbers_for_floats() -> None:
+    fields, payload = fields_of(Step(0, tensor(), DRAW))
+    whole = {**fields, "draw": {**fields["draw"], "temperature": 1, "top_p": 1, "min_p": 0}}
+    found = decode_fields(whole, payload)
+    assert found == Step(0, tensor(), replace(DRAW, temperature=1.0, top_p=1.0, min_p=0.0))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": -1.0},
+        {"temperature": 2**53},
+        {"temperature": 2**64 - 1},
+        {"temperature": True},
+        {"top_p": 0},
+        {"guess": [5, -1]},
+        {"guess": [5] * 65},
+        {"guess": "5"},
+        {"seen": -1},
+        {"seen": 1},  # what is left isn't the tensor's size
+        {"seen": 7},
+        {"seen": 2**62},
+        {"seen": None},
+        {"seed": 2**63},
+    ],
+)
+def test_a_bad_draw_is_refused(changes: dict[str, Any]) -> None:
+    for message in (Step(0, tensor(), DRAW), Relay(1, 0, tensor(), (), DRAW)):
+        fields, payload = fields_of(message)
+        with pytest.raises(RemoteProtocolError):
+            decode_fields({**fields, "draw": {**fields["draw"], **changes}}, payload)
+
+
+@pytest.mark.parametrize("missing", ["temperature", "guess", "seen", "drawn"])
+def test_a_draw_lacks_nothing(missing: str) -> None:
+    fields, payload = fields_of(Step(0, tensor(), DRAW))
+    del fields["draw"][missing]
+    with pytest.raises(RemoteProtocolError, match=f"lacks {missing}"):
+        decode_fields(fields, payload)
+
+
+@pytest.mark.parametrize("value", [None, 1, "true"])
+def test_embed_and_head_are_flags(value: Any) -> None:
+    fields, payload = fields_of(OPEN)
+    for name in ("embed", "head"):
+        with pytest.raises(RemoteProtocolError, match=f"{name} .* true or false"):
+            decode_fields({**fields, name: value}, payload)
 
 
 @pytest.mark.parametrize(

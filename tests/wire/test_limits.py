@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from gptnode.errors import LocalProtocolError
-from gptnode.wire.limits import DEFAULT_LIMITS, Limits, chunk_bytes, chunk_tokens
+from gptnode.wire.limits import (
+    DEFAULT_LIMITS,
+    Limits,
+    chunk_bytes,
+    chunk_tokens,
+    session_bytes,
+)
 from gptnode.wire.tensor import MAX_TENSOR_BYTES
 
 
@@ -44,3 +50,8 @@ def test_the_most_tokens_of_a_chunk_fit_and_one_more_does_not(width: int, dtype:
     assert chunk_bytes(most, width, dtype) <= MAX_TENSOR_BYTES
     with pytest.raises(LocalProtocolError):
         chunk_bytes(most + 1, width, dtype)
+
+
+def test_a_session_has_room_for_an_id_of_each_of_its_tokens_behind_the_largest_tensor() -> None:
+    assert session_bytes(512, 2048, "bf16", 4096) == 512 * 2048 * 2 + 4 * 4096
+    assert session_bytes(512, 2048, "bf16", 2**31 - 1) == MAX_TENSOR_BYTES

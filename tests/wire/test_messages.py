@@ -12,6 +12,7 @@ from gptnode.span import Span
 from gptnode.wire.checks import MAX_BLOCKS, MAX_INTEGER, MAX_TOKENS, clean_text
 from gptnode.wire.messages import (
     Arrived,
+    Draw,
     ErrorCode,
     Failure,
     Fed,
@@ -37,6 +38,8 @@ from gptnode.wire.tensor import MAX_TENSOR_BYTES
 SPAN = Span(0, 4)
 TENSOR = WireTensor("f32", (1, 1, 2), bytes(8))
 TRACE = Trace(SPAN, 1, 0.0, 0.5)
+IDS = WireTensor("i32", (2,), bytes(8))
+DRAW = Draw(0.7, 40, 0.95, 0.1, 1.1, 7, 3, (5, 6), IDS)
 GOOD: dict[type, dict[str, Any]] = {
     Open: {
         "model": "tiny",
@@ -45,6 +48,8 @@ GOOD: dict[type, dict[str, Any]] = {
         "max_tokens": 9,
         "dtype": "f32",
         "feed_key": "k",
+        "embed": True,
+        "head": False,
     },
     Opened: {
         "fingerprint": "f",
@@ -53,7 +58,18 @@ GOOD: dict[type, dict[str, Any]] = {
         "max_tokens": 9,
         "max_chunk_tokens": 3,
     },
-    Step: {"position": 0, "hidden": TENSOR},
+    Step: {"position": 0, "hidden": TENSOR, "draw": DRAW},
+    Draw: {
+        "temperature": 0.7,
+        "top_k": 40,
+        "top_p": 0.95,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "seed": 7,
+        "drawn": 3,
+        "guess": (5, 6),
+        "seen": IDS,
+    },
     Stepped: {
         "position": 0,
         "span": SPAN,
@@ -72,7 +88,7 @@ GOOD: dict[type, dict[str, Any]] = {
     Forwarding: {"refusal": "why"},
     Feed: {"feed_key": "k"},
     Fed: {"max_chunk_tokens": 1},
-    Relay: {"ticket": 1, "position": 0, "hidden": TENSOR, "trail": (TRACE,)},
+    Relay: {"ticket": 1, "position": 0, "hidden": TENSOR, "trail": (TRACE,), "draw": DRAW},
     Relayed: {"count": 1},
     Arrived: {"ticket": 1, "position": 0, "hidden": TENSOR, "trail": (TRACE,)},
     Stranded: {"ticket": 1, "reason": "why"},
@@ -86,6 +102,9 @@ BAD_NAMES = ["", 1, None, b"x", "x" * 300, "a\x1b[2J", "a\nb", "\u202egnp.exe", 
 BAD_SECONDS = [-0.5, float("nan"), float("inf"), 1, True, "1", None, 1e10]
 BAD_SPANS = [(0, 4), None, "0-3", Span(0, MAX_BLOCKS + 1), Span(False, 2)]
 BAD_TENSORS = [None, bytes(8), (1, 2)]
+BAD_FLAGS = [None, 0, 1, "true"]
+BAD_DRAWS = [False, TENSOR, (0.7, 40)]
+NOT_FINITE = [float("nan"), float("inf"), -float("inf"), 1, True, "1", None]
 CASES: list[tuple[type, str, list[Any]]] = [
     (Open, "model", BAD_NAMES),
     (Open, "fingerprint", BAD_NAMES),
@@ -93,6 +112,8 @@ CASES: list[tuple[type, str, list[Any]]] = [
     (Open, "max_tokens", [*BAD_TOKENS, 0]),
     (Open, "dtype", ["f64", "", None, 4, "i32", "int2"]),
     (Open, "feed_key", [*BAD_NAMES[1:], "k" * 65]),
+    (Open, "embed", BAD_FLAGS),
+    (Open, "head", BAD_FLAGS),
     (Opened, "fingerprint", BAD_NAMES),
     (Opened, "span", BAD_SPANS),
     (Opened, "epoch", BAD_INTEGERS),
@@ -100,6 +121,17 @@ CASES: list[tuple[type, str, list[Any]]] = [
     (Opened, "max_chunk_tokens", [*BAD_TOKENS, 0]),
     (Step, "position", BAD_TOKENS),
     (Step, "hidden", BAD_TENSORS),
+    (Step, "draw", BAD_DRAWS),
+    (Relay, "draw", BAD_DRAWS),
+    (Draw, "temperature", [*NOT_FINITE, -0.1]),
+    (Draw, "top_k", BAD_TOKENS),
+    (Draw, "top_p", [*NOT_FINITE, 0.0, -0.1, 1.01]),
+    (Draw, "min_p", [*NOT_FINITE, -0.1, 1.01]),
+    (Draw, "repetition_penalty", [*NOT_FINITE, 0.0, -1.0]),
+    (Draw, "seed", BAD_INTEGERS),
+    (Draw, "drawn", BAD_TOKENS),
+    (Draw, "guess", [None, [5], ("5",), (True,), (-1,), (MAX_TOKENS + 1,), (1,) * 65]),
+    (Draw, "seen", [bytes(8), (1, 2), TENSOR, WireTensor("i32", (1, 2), bytes(8))]),
     (Stepped, "position", BAD_TOKENS),
     (Stepped, "span", BAD_SPANS),
     (Stepped, "fingerprint", BAD_NAMES),

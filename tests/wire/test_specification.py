@@ -17,6 +17,7 @@ from gptnode.wire.messages import (
     Arrived,
     Close,
     Closed,
+    Draw,
     ErrorCode,
     Fed,
     Feed,
@@ -144,6 +145,11 @@ def test_every_message_stands_in_its_table_with_its_entries() -> None:
         assert entries == fields
     assert set(rows) == set(said) | {"failure"}
     assert rows["failure"] == {"code", "message", "retry_after_s"}
+
+
+def test_every_entry_of_a_draw_stands_in_its_table() -> None:
+    entries = [name for row in table("Heads of peers") for name in re.findall(r"`(\w+)`", row[0])]
+    assert entries == list(Draw.__slots__)
 
 
 def test_every_code_stands_in_its_table() -> None:
