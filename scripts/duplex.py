@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from gptnode.errors import GptNodeError  # noqa: E402
+from gptnode.errors import GptNodeError, PeerBusyError  # noqa: E402
 from gptnode.net.host import Host, PeerStream, open_host  # noqa: E402
 from gptnode.net.identity import Identity  # noqa: E402
 
@@ -49,6 +49,7 @@ class Tally:
     echoes: int = 0
     slowest_echo_ms: float = 0.0
     cancelled: int = 0
+    slow_opens: int = 0
     idle_s: float = 0.0
 
 
@@ -144,7 +145,11 @@ class Duplex:
     async def keep_writing(self, host: Host, peer_id: str, seed: int) -> None:
         """One stream after another; each is given up in the middle of a write."""
         while True:
-            stream = await host.open_stream(peer_id, timeout_s=STALL_S)
+            try:
+                stream = await host.open_stream(peer_id, timeout_s=STALL_S)
+            except PeerBusyError:  # not answered in time: a machine with more to do than this
+                self.tally.slow_opens += 1
+                continue
             with trio.move_on_after(CANCEL_EVERY_S):
                 await self.both(stream, seed)
                 raise EOFError("the connection or a stream was lost")

@@ -11,6 +11,7 @@ from benchmarks.rows.latency import LATENCY
 from benchmarks.rows.long_context import LONG_CONTEXT
 from benchmarks.rows.many_peers import MANY_PEERS
 from benchmarks.rows.memory import MEMORY
+from benchmarks.rows.neighbours import NEIGHBOURS
 from benchmarks.rows.pipelined_prefill import PIPELINED_PREFILL
 from benchmarks.rows.prefill import PREFILL
 from benchmarks.rows.start_up import START_UP
@@ -31,6 +32,7 @@ ROWS: tuple[Row, ...] = (
     CONTEXT_CURVE,
     BATCHED,
     USERS,
+    NEIGHBOURS,
     LATENCY,
     ECHO,
 )

@@ -103,7 +103,7 @@ def _prompts(desk: Desk, request: CompletionRequest) -> list[tuple[int, ...]]:
             return [
                 tuple(encode_prompt(tokenizer, item))
                 if isinstance(item, str)
-                else _known(desk, item, f"prompt[{index}]")
+                else _known(desk, item if isinstance(item, list) else [], f"prompt[{index}]")
                 for index, item in enumerate(items)
             ]
     raise ApiError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import trio
 from hypercorn.config import Config
@@ -30,7 +30,8 @@ IDLE_S = 30.0
 UNREAD_S = 120
 """A connection whose other end acknowledges nothing for so long is given up by the kernel."""
 
-log = logging.getLogger("gptnode.api")
+log = logging.getLogger("gptnode.api.http")
+log.setLevel(logging.WARNING)  # where it listens, this node says itself
 
 
 def bind(address: Address) -> socket.socket:
@@ -100,9 +101,8 @@ async def serve_api(
 async def _serve(
     app: Starlette,
     hypercorn: Config,
-    left: Callable[[], object],
+    left: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    await serve(  # type: ignore[arg-type]
-        app, hypercorn, shutdown_trigger=left, mode="asgi", task_status=task_status
-    )
+    served: Any = app  # Starlette and Hypercorn each have types of their own for the same thing
+    await serve(served, hypercorn, shutdown_trigger=left, mode="asgi", task_status=task_status)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gptnode.node.meter import Meter
     from gptnode.node.service import ServiceLimits
 
-__all__ = ["api_command"]
+__all__ = ["api_command", "api_defaults"]
 
 
 @click.command("api")
@@ -248,13 +248,13 @@ async def _serve_until_stopped(
                 port = int(bound.getsockname()[1])
                 config = replace(config, address=replace(config.address, port=port))
                 async with open_service(client, limits, report=log.info, meter=metrics) as service:
-                    config = replace(config, defaults=_defaults(service.model_folder))
+                    config = replace(config, defaults=api_defaults(service.model_folder))
 
                     def ready() -> None:
                         scheme = "http" if config.certificate is None else "https"
-                        click.echo(
-                            f"ready {scheme}://{config.address}/v1 model={service.model_name}"
-                        )
+                        url = f"{scheme}://{config.address}/v1"
+                        click.echo(f"ready {url} model={service.model_name}")
+                        log.info("answering", url=url, model=service.model_name)
 
                     await serve_api(
                         service, config, bound, ready=ready, leave=leave, metrics=metrics
@@ -262,7 +262,7 @@ async def _serve_until_stopped(
             log.info("stopped")
 
 
-def _defaults(folder: Path) -> Defaults:
+def api_defaults(folder: Path) -> Defaults:
     """Sampling as the model's own files want it; OpenAI's where they don't say."""
     from gptnode.api.config import Defaults
 

@@ -36,6 +36,9 @@ COMMANDS = {
     "api": CommandSource(
         "gptnode.cli.api", "api_command", "Answer requests in the form of OpenAI's API."
     ),
+    "batch": CommandSource(
+        "gptnode.cli.batch", "batch_command", "Answer the requests of a file, many at once."
+    ),
     "bench": CommandSource(
         "gptnode.cli.bench", "bench_command", "Measure how fast a model runs, and where time goes."
     ),

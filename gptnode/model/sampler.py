@@ -70,7 +70,10 @@ class Sampler:
     """Draws the tokens of one answer: one random number a token, those of its seed in order.
 
     ``seed`` and ``drawn`` are all of its state: another one that has the same draws the same.
+    ``needs_logits``: whether it does more than that with the logits it is given.
     """
+
+    needs_logits = False
 
     def __init__(self, sampling: Sampling, *, drawn: int = 0) -> None:
         """``drawn``: how many numbers of its seed were drawn before."""

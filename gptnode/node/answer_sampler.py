@@ -23,6 +23,7 @@ class AnswerSampler(Sampler):
         """``top_logprobs``: of how many likeliest tokens beside the one that is drawn, if any."""
         super().__init__(sampling)
         self._top_logprobs = top_logprobs
+        self.needs_logits = top_logprobs is not None
         self._logprobs: dict[int, TokenLogprob] = {}
 
     def sample(self, logits: Tensor, recent_ids: Sequence[int] = ()) -> int:

@@ -7,35 +7,26 @@ work for them, blocks and head, is joined as a server joins it.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 import trio
-from torch import Tensor
 
 from gptnode.errors import GptNodeError, NetworkError, StreamLostError, UsageError
-from gptnode.model.sampler import Sampler, Sampling
-from gptnode.model.shard import Embedding
 from gptnode.node.batching import Batcher
 from gptnode.node.bench_report import BenchRun, MeasuredHop, Together
+from gptnode.node.bench_user import BenchUser, open_user_stages
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
-from gptnode.node.head_batching import HeadBatcher
 from gptnode.node.joint_stage import JointStage
 from gptnode.node.nursery import background_nursery
 from gptnode.node.opening import close_all
 from gptnode.node.runtime import Engine
-from gptnode.node.stages import RemoteStage, Stage
-from gptnode.node.swarm import HopView
-from gptnode.node.timing import Tally, TokenTiming
+from gptnode.node.timing import TokenTiming
 
 __all__ = ["UsersAtOnce", "measure_users"]
 
 WARM_UP_STEPS = 4
-SEED = 20_240_229
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +72,14 @@ async def measure_users(
     if embedding is None or heads is None:
         raise UsageError("several users are measured with embedding and head of this node")
     async with background_nursery() as nursery:
-        crowd: list[_User] = []
+        crowd: list[BenchUser] = []
         try:
             for number in range(users):
                 say("opening sessions", number, users)
-                stages = await _open_stages(
+                stages = await open_user_stages(
                     engine, route, f"user {number}", longest, batcher, nursery
                 )
-                crowd.append(_User(engine, number, stages, embedding, heads, longest))
+                crowd.append(BenchUser(engine, number, stages, embedding, heads, longest))
             crowd_of = _Crowd(crowd, say)
             await crowd_of.prefill("warm-up", min(prompt_tokens, PREFILL_CHUNK_TOKENS))
             await crowd_of.decode("warm-up", min(tokens, WARM_UP_STEPS))
@@ -120,101 +111,10 @@ async def measure_users(
                 await close_all([stage for user in crowd for stage in user.stages])
 
 
-async def _open_stages(
-    engine: Engine,
-    route: Sequence[HopView],
-    owner: str,
-    max_tokens: int,
-    batcher: Batcher,
-    nursery: trio.Nursery,
-) -> list[Stage]:
-    """A context of its own along ``route``."""
-    stages: list[Stage] = []
-    own = {stack.span: stack for stack in engine.swarm.own_blocks}
-    for hop in route:
-        if hop.peer_id is None or engine.host is None:
-            stages.append(JointStage(own[hop.span], max_tokens, batcher, engine.lane, owner))
-        else:
-            key = engine.source.key
-            stages.append(
-                await RemoteStage.open(
-                    engine.host, hop.peer_id, hop.label, hop.span, key, max_tokens, nursery
-                )
-            )
-    return stages
-
-
-class _User:
-    """One context: its ids, its stages, and where its next step begins."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        number: int,
-        stages: Sequence[Stage],
-        embedding: Embedding,
-        heads: HeadBatcher,
-        longest: int,
-    ) -> None:
-        self.stages = tuple(stages)
-        self._embedding = embedding
-        self._device = engine.source.device
-        self._lane = engine.lane
-        self._heads = heads
-        self._sampler = Sampler(Sampling(temperature=0.0))
-        vocab_size = engine.source.config.vocab_size
-        self._prompt = random.Random(SEED + number).choices(range(vocab_size), k=longest)
-        self._ids: list[int] = []
-        self._next = torch.empty(0)  # the last token, embedded
-
-    async def prefill(self, tokens: int, start: int = 0) -> TokenTiming:
-        """Tokens ``start`` to ``tokens`` of the prompt, and the token after them."""
-        began_s = time.perf_counter()
-        tally = Tally()
-        tally.begin()
-        self._ids = self._prompt[:tokens]
-        hidden = torch.empty(0)
-        for at in range(start, tokens, PREFILL_CHUNK_TOKENS):
-            chunk = self._ids[at : at + PREFILL_CHUNK_TOKENS]
-            embedded = await self._lane.run(partial(self._embed, chunk))
-            tally.own(embedded.compute_s)
-            hidden = await self._through(embedded.value, at, tally)
-        return await self._finish(hidden, tally, began_s)
-
-    async def step(self) -> TokenTiming:
-        """The token after the last one."""
-        began_s = time.perf_counter()
-        tally = Tally()
-        tally.begin()
-        hidden = await self._through(self._next, len(self._ids) - 1, tally)
-        return await self._finish(hidden, tally, began_s)
-
-    async def _through(self, hidden: Tensor, position: int, tally: Tally) -> Tensor:
-        tokens = hidden.shape[1]
-        for stage in self.stages:
-            hidden = await stage.forward(hidden, position)
-        tally.chunk(tokens, [stage.timing for stage in self.stages])
-        return hidden
-
-    async def _finish(self, hidden: Tensor, tally: Tally, began_s: float) -> TokenTiming:
-        def pick(logits: Tensor) -> tuple[int, Tensor]:
-            token = self._sampler.sample(logits[0], self._ids)
-            return token, self._embed([token])
-
-        (token, self._next), compute_s = await self._heads.run(hidden[:, -1:], pick)
-        self._ids.append(token)
-        tally.own(compute_s)
-        return tally.done(time.perf_counter() - began_s)
-
-    def _embed(self, ids: list[int]) -> Tensor:
-        embedded: Tensor = self._embedding(torch.tensor([ids], device=self._device))
-        return embedded
-
-
 class _Crowd:
     """All users at once."""
 
-    def __init__(self, users: Sequence[_User], say: Callable[[str, int, int], None]) -> None:
+    def __init__(self, users: Sequence[BenchUser], say: Callable[[str, int, int], None]) -> None:
         self._users = users
         self._say = say
 
@@ -232,13 +132,13 @@ class _Crowd:
         return await self._all(phase, tokens, lambda user: user.step())
 
     async def _all(
-        self, phase: str, times: int, do: Callable[[_User], Awaitable[TokenTiming]]
+        self, phase: str, times: int, do: Callable[[BenchUser], Awaitable[TokenTiming]]
     ) -> tuple[list[list[TokenTiming]], float]:
         found: list[list[TokenTiming]] = [[] for _ in self._users]
         total = times * len(self._users)
         errors: list[GptNodeError] = []
 
-        async def one(user: _User, into: list[TokenTiming]) -> None:
+        async def one(user: BenchUser, into: list[TokenTiming]) -> None:
             for _ in range(times):
                 try:
                     into.append(await do(user))

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gptnode.errors import UsageError
 from gptnode.model.sampler import Sampler
 from gptnode.model.shard import Embedding
 from gptnode.node.compute import ComputeLane
@@ -102,8 +103,16 @@ class Ends:
         return ran.value, ran.compute_s
 
     def draw(self, ids: Sequence[int], guess: Sequence[int], sampler: Sampler) -> Draw | None:
-        """What the last step after ``ids`` has to ask for; None where ``sample`` does it."""
-        return draw_with(sampler, ids, guess) if self._placed.head else None
+        """What the last step after ``ids`` has to ask for; None where ``sample`` does it.
+
+        Raises:
+            UsageError: the sampler is to do more than a peer can be asked for.
+        """
+        if not self._placed.head:
+            return None
+        if sampler.needs_logits:
+            raise UsageError("the BlocksMap leaves the head to a peer, which tells tokens alone")
+        return draw_with(sampler, ids, guess)
 
     async def sample(
         self, out: Tensor, ids: Sequence[int], guess: Sequence[int], sampler: Sampler

@@ -307,23 +307,31 @@ async def _open_ground(
             ends, placed = commons.ends, model.ends
             await ends.load(embedding=not placed.embed, head=not placed.head)
             meter.watch(lambda: network_readings(host))
-            draft = await _load_draft(model, config, lane, report)
+            draft = await _load_draft(model, config, ends, report)
             yield Ground(
                 source, config, max_tokens, lane, nursery, allow, host, ends, commons, draft, report
             )
 
 
 async def _load_draft(
-    model: OpenedModel, config: ClientConfig, lane: ComputeLane, report: Callable[[str], None]
+    model: OpenedModel, config: ClientConfig, ends: OwnEnds, report: Callable[[str], None]
 ) -> DraftModel | None:
-    """The draft model that is asked for, if guesses are."""
+    """The draft model that is asked for, if tokens are to be guessed and can be."""
     if not config.speculate:
         return None
     mapped = None
     if model.entry is not None and config.map_path is not None:
         mapped = model.entry.draft_folder(config.map_path.parent)
     source = find_draft(config.draft, mapped, model.source, report)
-    return await load_draft(source, lane) if source is not None else None
+    if source is None:
+        return None
+    if model.source.key.activation_name != "bf16" or not Ends(ends).exact:
+        report(
+            "the draft model isn't used: tokens are computed together where that changes none of "
+            "them, in bf16, int8 or int4 on a CPU with gptnode's kernels"
+        )
+        return None
+    return await load_draft(source, ends.lane)
 
 
 @asynccontextmanager

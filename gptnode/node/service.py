@@ -184,9 +184,11 @@ class Service:
         return self._overview.peers()
 
     def hops(self) -> tuple[HopView, ...]:
-        """The route of the context that was used last or, before the first, what it would be."""
+        """The route of the context that was used last; what the next one's would be, before the
+        first and after an edit of the routes."""
         last = self._last
-        return (last.swarm if last is not None and last.swarm.stages else self._overview).hops()
+        shown = last is not None and last.swarm.stages and last.swarm.up_to_date
+        return (last.swarm if last is not None and shown else self._overview).hops()
 
     def load(self) -> ServiceLoad:
         """How much there is to do, and what was done so far."""

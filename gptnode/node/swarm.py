@@ -180,6 +180,11 @@ class Swarm:
             and not self._planner.gaps(stage.span for stage in self._stages)
         )
 
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the stages are those that the last edit of the routes wants."""
+        return self._edits == self._edits_in_force
+
     async def complete(self, max_tokens: int) -> tuple[Stage, ...]:
         """The stages in use, with those opened that are missing, in caches of ``max_tokens``.
 

@@ -70,6 +70,8 @@ class Bench:
         rings: bool = False,
         speculate: bool = False,
     ) -> None:
+        self.source, self.lane, self.nursery = source, lane, nursery
+        self.map, self.host = blocks_map, host
         self.reports: list[str] = []
         self.swarm = Swarm(
             source,

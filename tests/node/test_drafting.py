@@ -278,9 +278,7 @@ def test_a_draft_model_with_other_tokens_is_refused(
     (other / "tokenizer.json").write_text(tokens.replace('"w7"', '"new"'))
     with pytest.raises(ModelError, match=r"'w7' is 11 there, and no token of the draft"):
         find_draft(other, None, source, pytest.fail)
-    (other / "tokenizer.json").write_text(
-        tokens.replace(',"w59":63', "").replace(', "w59": 63', "")
-    )
+    (other / "tokenizer.json").write_text(tokens.replace('"w6"', '"w5"'))
     with pytest.raises(ModelError, match=r"it has \d+, the model 64"):
         find_draft(other, None, source, pytest.fail)
 

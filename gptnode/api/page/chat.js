@@ -76,9 +76,9 @@ export class ChatRoom {
     this.#busy(new AbortController());
     this.#scroll(true);
     const ways = new Set();
-    const unwatch = this.#live.watch(({ snapshot }) => ways.add(wayOf(snapshot)));
     let drawing = 0;
     let figures = null;
+    const unwatch = this.#live.watch(({ snapshot }) => figures && ways.add(wayOf(snapshot)));
     const draw = () => {
       drawing = 0;
       const follow = this.#atEnd();
@@ -95,6 +95,7 @@ export class ChatRoom {
         heard: (piece, soFar) => {
           turn.text += piece;
           figures = soFar;
+          if (!ways.size && this.#live.snapshot) ways.add(wayOf(this.#live.snapshot));
           this.#pulse();
           this.#speech.add(piece);
           drawing ||= requestAnimationFrame(draw);

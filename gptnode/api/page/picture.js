@@ -18,7 +18,7 @@ const COLOURS = 4;
 export const STATES = {
   local: { mark: "local", tone: "good", text: "this node" },
   connected: { mark: "connected", tone: "good", text: "connected" },
-  idle: { mark: "idle", tone: "soft", text: "not dialled yet" },
+  idle: { mark: "idle", tone: "soft", text: "not connected" },
   slow: { mark: "slow", tone: "warn", text: "slow" },
   busy: { mark: "busy", tone: "warn", text: "busy" },
   lost: { mark: "failed", tone: "bad", text: "lost" },
