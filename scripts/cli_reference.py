@@ -99,6 +99,7 @@ def _codes() -> Iterator[str]:
         8: "a peer that breaks the protocol, or answers for something else",
         9: "no live peer for some blocks",
         10: "the token context: its length, its CSV file",
+        11: "this node answers as much as it may already",
     }
     for code, names in sorted(found.items()):
         yield f"| {code} | {meanings[code]} | {', '.join(f'`{name}`' for name in names)} |\n"

@@ -65,7 +65,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """What the router says, such as 404 and 405."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    response = error_response(from_http(status, request.url.path))
+    response = error_response(from_http(status, request.scope["path"]))
     if isinstance(error, HTTPException):
         response.headers.update(error.headers or {})
     return response

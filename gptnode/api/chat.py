@@ -224,7 +224,8 @@ class ChatJob:
             self._usage.completion_tokens + answer.completion_tokens,
             reused_tokens if choice.index == 0 else self._usage.cached_tokens,
         )
-        await ended(choice.index, "tool_calls" if n_calls else finish_reason(answer))
+        reason = finish_reason(answer)
+        await ended(choice.index, "tool_calls" if n_calls and reason == "stop" else reason)
 
     def _choice(self, index: int, said: _Said) -> dict[str, Any]:
         text = "".join(said.texts)

@@ -24,7 +24,6 @@ from gptnode.api.logprobs import completion_logprobs
 from gptnode.api.refusals import check_completion
 from gptnode.api.schemas import CompletionRequest
 from gptnode.model.logprobs import TokenLogprob
-from gptnode.text.turn_join import encode_prompt
 
 if TYPE_CHECKING:
     from gptnode.node.service import Service
@@ -46,10 +45,11 @@ async def answer_completion(
         ApiError: the request is wrong.
         GptNodeError: it can't be answered.
     """
-    return await prepare_completion(desk or Desk(service), request).whole()
+    job = await prepare_completion(desk or Desk(service), request)
+    return await job.whole()
 
 
-def prepare_completion(desk: Desk, request: CompletionRequest) -> CompletionJob:
+async def prepare_completion(desk: Desk, request: CompletionRequest) -> CompletionJob:
     """Check a request and encode its prompts; nothing is computed yet.
 
     Raises:
@@ -59,16 +59,8 @@ def prepare_completion(desk: Desk, request: CompletionRequest) -> CompletionJob:
     check_completion(request, desk.limits)
     asked = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     max_tokens = longest_answer(asked, desk.limits, "max_tokens")
-    prompts = _prompts(desk, request)
+    prompts = await _prompts(desk, request)
     n = request.n or 1
-    if len(prompts) * n > desk.limits.max_choices:
-        raise ApiError(
-            400,
-            f"prompt has {len(prompts)} items for {n} answers each:"
-            f" {desk.limits.max_choices} answers are allowed",
-            param="prompt",
-            code="array_above_max_length",
-        )
     choices = [
         Choice(
             index,
@@ -87,31 +79,41 @@ def prepare_completion(desk: Desk, request: CompletionRequest) -> CompletionJob:
     return CompletionJob(desk, request, choices)
 
 
-def _prompts(desk: Desk, request: CompletionRequest) -> list[tuple[int, ...]]:
+async def _prompts(desk: Desk, request: CompletionRequest) -> list[tuple[int, ...]]:
     """The ids of each prompt."""
-    tokenizer = desk.service.tokenizer
+    items: list[Any]
     match request.prompt:
         case None | "" | []:
             raise ApiError(
                 400, "prompt is missing", param="prompt", code="missing_required_parameter"
             )
         case str(text):
-            return [tuple(encode_prompt(tokenizer, text))]
-        case [*items] if all(isinstance(item, int) for item in items):
-            return [_known(desk, items, "prompt")]
-        case [*items] if not any(isinstance(item, int) for item in items):
-            return [
-                tuple(encode_prompt(tokenizer, item))
-                if isinstance(item, str)
-                else _known(desk, item if isinstance(item, list) else [], f"prompt[{index}]")
-                for index, item in enumerate(items)
-            ]
-    raise ApiError(
-        400,
-        "prompt is a text, a list of texts, token ids, or a list of lists of them",
-        param="prompt",
-        code="invalid_value",
-    )
+            items = [text]
+        case [*ids] if all(isinstance(item, int) for item in ids):
+            return [_known(desk, ids, "prompt")]
+        case [*several] if not any(isinstance(item, int) for item in several):
+            items = several
+        case _:
+            raise ApiError(
+                400,
+                "prompt is a text, a list of texts, token ids, or a list of lists of them",
+                param="prompt",
+                code="invalid_value",
+            )
+    most = desk.limits.max_choices // (request.n or 1)
+    if len(items) > most:
+        raise ApiError(
+            400,
+            f"prompt has {len(items)} items, {most} are allowed with n = {request.n or 1}",
+            param="prompt",
+            code="array_above_max_length",
+        )
+    return [
+        tuple(await desk.encode(item))
+        if isinstance(item, str)
+        else _known(desk, item, f"prompt[{index}]")
+        for index, item in enumerate(items)
+    ]
 
 
 def _known(desk: Desk, ids: list[Any], param: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ Frozen and typed; parsed once by the command line. Nothing here reads files or t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +16,8 @@ __all__ = ["Address", "ApiConfig", "ApiLimits", "Defaults", "parse_address"]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 MIN_TOKEN_CHARS = 16
+HOST = re.compile(r"[a-z0-9_.-]+(:[0-9]{1,5})?")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]+")  # of browsers' extensions, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,15 @@ class ApiConfig:
             )
         if self.token is not None and len(self.token) < MIN_TOKEN_CHARS:
             raise UsageError(f"the token has fewer than {MIN_TOKEN_CHARS} characters")
+        for origin in self.origins:
+            if ORIGIN.fullmatch(origin) is None:
+                raise UsageError(
+                    f"--allow-origin {origin}: an origin is a scheme and a host, such as"
+                    " https://chat.example.org"
+                )
+        for host in self.hosts:
+            if HOST.fullmatch(host) is None:
+                raise UsageError(f"--allow-host {host}: a name is such as swarm.example.org")
         if (self.certificate is None) != (self.key is None):
             raise UsageError("TLS takes both --certificate and --key")
 
@@ -111,7 +123,7 @@ class ApiConfig:
         rebinds its name can't have one), ``localhost``, and the names that were given.
         """
         name, port = _split_port(host.lower())
-        if name in self.hosts or f"{name}:{port}" in self.hosts:
+        if self.names_host(host):
             return True
         if self.address.is_loopback:
             own = 443 if self.certificate is not None else 80
@@ -119,6 +131,18 @@ class ApiConfig:
                 port == str(self.address.port) or (not port and self.address.port == own)
             )
         return name == "localhost" or _is_ip(name)
+
+    def names_host(self, host: str) -> bool:
+        """Whether ``host`` is one of the names that were given, with or without its port."""
+        return not self.hosts.isdisjoint({host.lower(), _split_port(host.lower())[0]})
+
+    def own_origins(self, host: str, scheme: str) -> frozenset[str]:
+        """The origins of this server's own page, asked for at ``host``.
+
+        A name that was given may be that of a proxy, which speaks TLS in this server's place.
+        """
+        schemes = {scheme, "https"} if self.names_host(host) else {scheme}
+        return frozenset(f"{each}://{host}".lower() for each in schemes)
 
 
 def parse_address(text: str) -> Address:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -13,11 +14,14 @@ from gptnode.api.errors import ApiError
 from gptnode.api.prompts import prompt_text
 from gptnode.api.schemas import ChatRequest
 from gptnode.api.transcripts import Transcripts
+from gptnode.text.turn_join import encode_prompt
 
 if TYPE_CHECKING:
     from gptnode.node.service import Service
 
 __all__ = ["Desk"]
+
+Result = TypeVar("Result")
 
 INLINE_CHARS = 32 * 1024
 """A longer conversation is rendered and encoded in a thread: other streams go on meanwhile."""
@@ -68,15 +72,20 @@ class Desk:
             ApiError: a message is wrong or doesn't reach the model.
             TextError: the template refuses these messages.
         """
+        long = sum(_chars(message.content) for message in request.messages) > INLINE_CHARS
         async with self._one_at_a_time:
-            size = sum(_chars(message.content) for message in request.messages)
-            if size <= INLINE_CHARS:
-                return self._prompt(request)
-            return await trio.to_thread.run_sync(partial(self._prompt, request))
+            text = await _run(partial(prompt_text, self.service.template, request), in_thread=long)
+        return text, await _run(partial(self.transcripts.encode, text), in_thread=long)
 
-    def _prompt(self, request: ChatRequest) -> tuple[str, list[int]]:
-        text = prompt_text(self.service.template, request)
-        return text, self.transcripts.encode(text)
+    async def encode(self, text: str) -> list[int]:
+        """The ids of a text completion's prompt."""
+        encode = partial(encode_prompt, self.service.tokenizer, text)
+        return await _run(encode, in_thread=len(text) > INLINE_CHARS)
+
+
+async def _run(work: Callable[[], Result], *, in_thread: bool) -> Result:
+    """What ``work`` returns; in a thread others go on meanwhile."""
+    return await trio.to_thread.run_sync(work) if in_thread else work()
 
 
 def _chars(content: object) -> int:

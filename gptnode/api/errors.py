@@ -15,6 +15,7 @@ from gptnode.errors import (
     NetworkError,
     PeerBusyError,
     RouteError,
+    ServiceBusyError,
     TextError,
     UsageError,
 )
@@ -25,6 +26,7 @@ INVALID = "invalid_request_error"
 SERVER = "server_error"
 RATE = "rate_limit_error"
 NO_PEER_RETRY_S = 5.0
+MAX_PATH_CHARS = 100
 
 HTTP_CODES = {
     404: ("unknown_url", "there is nothing at this address"),
@@ -94,8 +96,15 @@ def from_gptnode(error: GptNodeError) -> ApiError:
     A full node is 429 and a swarm with missing peers 503, both with Retry-After; a request that
     can't be carried out is 400; the rest is the server's fault.
     """
-    retry_after_s = getattr(error, "retry_after_s", None)
     match error:
+        case ServiceBusyError():
+            return ApiError(
+                429,
+                error.detail,
+                type=RATE,
+                code="rate_limit_exceeded",
+                retry_after_s=error.retry_after_s,
+            )
         case ContextError():
             return ApiError(400, error.detail, code="context_length_exceeded")
         case UsageError():
@@ -104,7 +113,11 @@ def from_gptnode(error: GptNodeError) -> ApiError:
             return ApiError(400, error.detail, param="messages", code="template_error")
         case PeerBusyError():
             return ApiError(
-                503, error.for_user(), type=SERVER, code="peers_busy", retry_after_s=retry_after_s
+                503,
+                error.for_user(),
+                type=SERVER,
+                code="peers_busy",
+                retry_after_s=error.retry_after_s,
             )
         case RouteError() | NetworkError():
             return ApiError(
@@ -114,21 +127,14 @@ def from_gptnode(error: GptNodeError) -> ApiError:
                 code="no_live_peer",
                 retry_after_s=NO_PEER_RETRY_S,
             )
-    if retry_after_s is not None:  # this node's own limit
-        return ApiError(
-            429,
-            error.detail,
-            type=RATE,
-            code="rate_limit_exceeded",
-            retry_after_s=float(retry_after_s),
-        )
     return ApiError(500, error.detail, type=SERVER, code=_snake(type(error).__name__))
 
 
 def from_http(status: int, path: str) -> ApiError:
     """What the router raises: an address that isn't there, or not with that method."""
     code, text = HTTP_CODES.get(status, ("http_error", "the request can't be answered"))
-    return ApiError(status, f"{path}: {text}", code=code)
+    shown = path if len(path) <= MAX_PATH_CHARS else f"{path[:MAX_PATH_CHARS]}…"
+    return ApiError(status, f"{shown}: {text}", code=code)
 
 
 def internal_error() -> ApiError:

@@ -1,8 +1,9 @@
 """The guard before all routes: who may ask, from where, and how much may arrive.
 
-In this order: the number of requests at once, Host (a page that rebinds its name to this machine is
-turned away), Origin (so are pages of other sites, unless they were named), the token, and the body,
-which is read here as a whole, within its limits. Knows no routes but those that need no token.
+In this order: the number of requests at once, the size of headers, Host (a page that rebinds its
+name to this machine is turned away), Origin (so are pages of other sites, unless they were named),
+the token, and the body, which is read here as a whole, within its limits. Knows no routes but those
+that need no token.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gptnode.api.config import ApiConfig
 from gptnode.api.errors import RATE, ApiError
 from gptnode.api.replies import error_response
 
-__all__ = ["Guard", "Watchers"]
+__all__ = ["MAX_HEADER_BYTES", "Guard", "Watchers"]
 
 OPEN_PATHS = frozenset({"/", "/favicon.ico", "/healthz", "/readyz"})
 """What a browser or a supervisor asks for without being able to send a token. They tell nothing."""
@@ -32,6 +33,7 @@ JSON_TYPE = "application/json"
 JSON_FOLDER = "/v1/"
 CORS_METHODS = "GET, POST, PUT, OPTIONS"
 PREFLIGHT_AGE_S = 600
+MAX_HEADER_BYTES = 16 * 1024
 
 
 class Watchers:
@@ -119,6 +121,15 @@ class Guard:
                 code="rate_limit_exceeded",
                 retry_after_s=1.0,
             )
+        if not scope["http_version"].startswith("1."):
+            raise ApiError(505, "this server speaks HTTP/1.1", code="http_version")
+        n_bytes = len(scope["path"]) + sum(len(name) + len(value) for name, value in headers.raw)
+        if n_bytes > MAX_HEADER_BYTES:
+            raise ApiError(
+                431,
+                f"the headers have more than {MAX_HEADER_BYTES:,} bytes",
+                code="headers_too_large",
+            )
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._config.knows_host(hosts[0]):
             raise ApiError(
@@ -150,7 +161,8 @@ class Guard:
             site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
             allowed = site in (None, "none", "same-origin") or mode == "navigate"
         else:
-            allowed = origin.lower() in {f"{scheme}://{host}".lower(), *self._config.origins}
+            own = self._config.own_origins(host, scheme)
+            allowed = origin.lower() in own | self._config.origins
         if not allowed:
             raise ApiError(
                 403,

@@ -34,9 +34,12 @@ def routes(service: Service, metrics: Metrics) -> list[BaseRoute]:
 
 
 def why_not_ready(service: Service) -> tuple[str, ...]:
-    """Which hops keep answers from beginning now, as far as is known; () if none does."""
+    """Which blocks keep answers from beginning now, as far as is known; () if none do.
+
+    Peers aren't named: the page is for supervisors, who need no token.
+    """
     return tuple(
-        f"{hop.label} (blocks {hop.span}) is {hop.state}, and nobody else has them"
+        f"blocks {hop.span}: the peer that has them is {hop.state}, and there is no other one"
         for hop in service.hops()
         if hop.state in UNUSABLE
     )

@@ -62,10 +62,7 @@ class _Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = decode(CompletionRequest, await _body(receive))
-
-        async def job() -> _Job:
-            return prepare_completion(self._desk, request)
-
+        job = partial(prepare_completion, self._desk, request)
         await _answer(job, bool(request.stream), self._desk, scope, receive, send)
 
 

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from gptnode.api.app import make_app
 from gptnode.api.config import Address, ApiConfig
+from gptnode.api.guard import MAX_HEADER_BYTES
 from gptnode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bind", "serve_api"]
 
-MAX_HEADER_BYTES = 16 * 1024
 IDLE_S = 30.0
 """For headers to arrive, and for the next request on a connection."""
 

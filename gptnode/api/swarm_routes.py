@@ -7,7 +7,6 @@ in its file: a body of text, not wrapped.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -27,8 +26,6 @@ __all__ = ["MAX_VIEWERS", "routes"]
 MAX_VIEWERS = 64
 HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 DOWN = frozenset({"down", "lost", "wrong"})
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def routes(service: ServiceLike, *, read_only_map: bool = False) -> list[Route]:
@@ -169,12 +166,10 @@ class _MapPages:
 
 
 async def _body(request: Request) -> str | Response:
-    """The text of a request, or the answer to one that has none."""
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_FILE_BYTES:
-            return _error(413, "too_large", "larger than any BlocksMap is")
+    """The text of a request, or the answer to one that has none; the guard bounds what arrives."""
+    data = await request.body()
+    if len(data) > MAX_FILE_BYTES:
+        return _error(413, "too_large", "larger than any BlocksMap is")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

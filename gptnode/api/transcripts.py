@@ -60,7 +60,7 @@ class Transcripts:
         """The ids of a rendered conversation, with sampled ids for the answers that are known."""
         best: list[int] = []
         best_rest = text
-        for known in self._known.values():
+        for known in tuple(self._known.values()):  # others may remember while this thread looks
             if len(known.prompt) > len(text) - len(best_rest) and text.startswith(known.prompt):
                 found = self._follow(known, text)
                 if found is not None:

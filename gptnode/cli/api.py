@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 __all__ = ["api_command", "api_defaults"]
 
 
-@click.command("api")
+EXAMPLES = """\b
+Examples:
+  gptnode api --map swarm.json --identity laptop.key
+  gptnode api --model-dir ~/models/my-llama --listen 127.0.0.1:9000
+  gptnode api --map swarm.json --listen 0.0.0.0:8000 --token-file api.token --create-token
+"""
+
+
+@click.command("api", epilog=EXAMPLES)
 @client_options
 @click.option(
     "--listen",
@@ -47,7 +55,8 @@ __all__ = ["api_command", "api_defaults"]
     "--token-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Answer only who sends the token in FILE (Authorization: Bearer TOKEN).",
+    help="Answer only who sends the token in FILE (Authorization: Bearer TOKEN).  [env var for the"
+    " token itself: GPTNODE_API_TOKEN]",
 )
 @click.option("--create-token", is_flag=True, help="Make FILE with a new token if it isn't there.")
 @click.option(
@@ -173,14 +182,6 @@ def api_command(
     Any program that knows that API can use it: chat completions, text completions and models are
     under http://127.0.0.1:8000/v1, a web page is at http://127.0.0.1:8000/.
 
-    Examples:
-
-        gptnode api --map swarm.json --identity laptop.key
-
-        gptnode api --model-dir ~/models/my-llama --listen 127.0.0.1:9000
-
-        gptnode api --map swarm.json --listen 0.0.0.0:8000 --token-file api.token --create-token
-
     Prints one line on standard output once it answers:
 
         ready URL model=NAME
@@ -217,7 +218,7 @@ def _token(path: Path | None, given: str | None, *, create: bool) -> str | None:
     """The token that was asked for: a file beats the environment."""
     if path is not None:
         return make_token(path) if create else read_token(path)
-    return given or None
+    return (given or "").strip() or None
 
 
 async def _serve_until_stopped(

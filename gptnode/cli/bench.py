@@ -19,6 +19,7 @@ import trio
 from click.core import ParameterSource
 
 from gptnode.cli.options import (
+    activations_option,
     default_identity_path,
     device_option,
     dtype_option,
@@ -98,6 +99,7 @@ Examples:
 @threads_option
 @device_option
 @star_option
+@activations_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option(
     "--plot",
@@ -121,6 +123,7 @@ def bench_command(
     threads: int | None,
     device: str,
     star: bool,
+    activations: str | None,
     as_json: bool,
     plot: Path | None,
 ) -> None:
@@ -148,6 +151,7 @@ def bench_command(
         identity_path = default_identity_path()
     config = ClientConfig(
         rings=not star,
+        activations=activations,
         speculate=False,  # ids at random repeat nothing, and every step counts
         map_path=map_path,
         identity_path=identity_path if map_path is not None else None,

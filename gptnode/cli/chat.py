@@ -22,6 +22,7 @@ import trio
 
 from gptnode.cli.chat_options import ChatOptions, chat_options
 from gptnode.cli.options import (
+    activations_option,
     default_identity_path,
     device_option,
     dtype_option,
@@ -61,6 +62,7 @@ __all__ = ["ChatOptions", "chat_command", "chat_options", "run_chat"]
 @threads_option
 @dtype_option
 @star_option
+@activations_option
 @click.option(
     "--draft",
     type=click.Path(path_type=Path),
@@ -85,6 +87,7 @@ def chat_command(
     threads: int | None,
     dtype: str | None,
     star: bool,
+    activations: str | None,
     draft: Path | None,
     no_speculation: bool,
     **chat: Any,
@@ -123,6 +126,7 @@ def chat_command(
         rings=not star,
         speculate=not no_speculation,
         draft=draft,
+        activations=activations,
     )
     options = ChatOptions(**chat)
     if trio.run(until_terminated, partial(run_chat, config, options)):

@@ -13,6 +13,7 @@ import click
 
 from gptnode.cli.chat_options import SCRIPT_WAIT_S
 from gptnode.cli.options import (
+    activations_option,
     default_identity_path,
     device_option,
     dtype_option,
@@ -51,6 +52,7 @@ def client_options(command: Command) -> Command:
         threads_option,
         dtype_option,
         star_option,
+        activations_option,
         click.option(
             "--draft",
             type=click.Path(path_type=Path),
@@ -98,6 +100,7 @@ def client_config(
     threads: int | None,
     dtype: str | None,
     star: bool,
+    activations: str | None,
     draft: Path | None,
     no_speculation: bool,
     wait_s: float,
@@ -133,4 +136,5 @@ def client_config(
         rings=not star,
         speculate=not no_speculation,
         draft=draft,
+        activations=activations,
     )

@@ -29,8 +29,11 @@ STATES = {
 }
 BAD = ("✗", "red")
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-WIDE_CELLS = 90
+WIDE_CELLS, NARROW_CELLS = 104, 74
 """Narrower terminals get fewer columns."""
+WIDE_REST, REST, NARROW_REST = 82, 61, 41
+"""What the columns take that can't be cut, with the space between all of them."""
+LEAST_CELLS = 6
 
 
 def draw(snapshot: Snapshot, width: int, *, keys: bool = False) -> RenderableType:
@@ -63,24 +66,34 @@ def _headline(snapshot: Snapshot) -> Text:
 
 
 def _table(snapshot: Snapshot, width: int) -> Table:
-    wide = width >= WIDE_CELLS
-    table = Table(box=box.SIMPLE, expand=False, pad_edge=False)
-    for title in ("peer", "blocks", "state"):
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
-    numbers = ("round trip", "sessions", "tokens/s", *(("prompt/s",) if wide else ()), "KV cache")
+    wide, narrow = width >= WIDE_CELLS, width < NARROW_CELLS
+    room = max(2 * LEAST_CELLS, width - (WIDE_REST if wide else NARROW_REST if narrow else REST))
+    table = Table(box=box.SIMPLE, expand=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for title, cells in (("peer", room * 3 // 5), ("blocks", room * 2 // 5)):
+        table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=cells)
+    table.add_column("state", no_wrap=True)
+    numbers = ["round trip", "tokens/s"]
+    if not narrow:
+        numbers[1:1] = ["sessions"]
+        numbers += ["prompt/s", "KV cache"] if wide else ["KV cache"]
     for title in numbers:
         table.add_column(title, no_wrap=True, justify="right")
     for peer in snapshot.peers:
         mark, style = STATES.get(peer.state, BAD)
+        cells_of = {
+            "round trip": "-"
+            if peer.round_trip_s is None
+            else f"{1000 * peer.round_trip_s:.1f} ms",
+            "sessions": _of(peer.sessions, peer.sessions_limit, wide=wide),
+            "tokens/s": _rate(peer.tokens_per_s),
+            "prompt/s": _rate(peer.prompt_tokens_per_s),
+            "KV cache": _kv(peer, wide=wide),
+        }
         table.add_row(
             escape(_line(peer.label)),
             escape(_line(peer.blocks)) or "-",
             Text(f"{mark} {peer.state}", style),
-            "-" if peer.round_trip_s is None else f"{1000 * peer.round_trip_s:.1f} ms",
-            _of(peer.sessions, peer.sessions_limit, wide=wide),
-            _rate(peer.tokens_per_s),
-            *((_rate(peer.prompt_tokens_per_s),) if wide else ()),
-            _kv(peer, wide=wide),
+            *(cells_of[title] for title in numbers),
         )
     return table
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,16 +67,15 @@ def open_traces(
     if not settings.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = "gptnode"
     provider = TracerProvider(resource=Resource.create(resource), shutdown_on_exit=False)
-    provider.add_span_processor(_processor(target))
-    try:
+    with ExitStack() as stack:
+        provider.add_span_processor(_processor(target, stack))
+        stack.callback(provider.shutdown)
+        stack.callback(provider.force_flush, FLUSH_MS)
         yield Traces(provider.get_tracer("gptnode", __version__))
-    finally:
-        provider.force_flush(FLUSH_MS)
-        provider.shutdown()
 
 
-def _processor(target: str | None) -> SpanProcessor:
-    """Sends spans to a URL, or to a file; None: where the environment says."""
+def _processor(target: str | None, stack: ExitStack) -> SpanProcessor:
+    """Sends spans to a URL, to a file that ``stack`` closes, or where the environment says."""
     from opentelemetry.sdk.trace.export import (
         BatchSpanProcessor,
         ConsoleSpanExporter,
@@ -85,9 +84,10 @@ def _processor(target: str | None) -> SpanProcessor:
 
     if target is not None and not target.startswith(("http://", "https://")):
         try:
-            file = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 (to the process's end)
+            file = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 (the stack closes it)
         except OSError as error:
             raise UsageError(f"--traces {target}: {error.strerror}") from error
+        stack.callback(file.close)
         lines = ConsoleSpanExporter(
             out=file, formatter=lambda span: span.to_json(indent=None) + "\n"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from gptnode.errors import ContextError, UsageError
@@ -12,10 +13,11 @@ from gptnode.model.logprobs import TokenLogprob
 from gptnode.model.sampler import Sampling
 from gptnode.node.answer_sampler import AnswerSampler
 from gptnode.node.generator import Generator
+from gptnode.text.grammar import Grammar, GrammarMatcher
 from gptnode.text.stops import StopMatcher, resolve_stops
 from gptnode.text.tokenizer import StreamDecoder, Tokenizer
 
-__all__ = ["Answer", "AnswerSettings", "Answering", "StopReason", "TokenLogprob"]
+__all__ = ["Answer", "AnswerSettings", "Answering", "Grammar", "StopReason", "TokenLogprob"]
 
 StopReason = Literal["end", "stop", "length", "context", "cancelled"]
 
@@ -26,7 +28,7 @@ class AnswerSettings:
 
     ``max_tokens``: the most, None: as the context allows. ``stop``: texts or ids that end it.
     ``top_logprobs``: to tell how likely the model found each token, and so many likeliest beside
-    it; None: not at all.
+    it; None: not at all. ``grammar``: the form that it has to have.
 
     Raises:
         UsageError: ``top_logprobs`` is below 0.
@@ -36,6 +38,7 @@ class AnswerSettings:
     max_tokens: int | None = None
     stop: tuple[str | tuple[int, ...], ...] = ()
     top_logprobs: int | None = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -98,7 +101,13 @@ class Answering:
         self._on_token = on_token
         self._end_ids = end_ids
         self._max_tokens = settings.max_tokens
-        self._sampler = AnswerSampler(settings.sampling, top_logprobs=settings.top_logprobs)
+        grammar = settings.grammar
+        self._sampler = AnswerSampler(
+            settings.sampling,
+            top_logprobs=settings.top_logprobs,
+            prompt_tokens=len(prompt_ids),
+            grammar=partial(GrammarMatcher, grammar, tokenizer, end_ids) if grammar else None,
+        )
         self._decoder = StreamDecoder(tokenizer)
         self._matcher = StopMatcher(
             [stop for stop in stops if isinstance(stop, str)],

@@ -195,6 +195,7 @@ class BlockServer:
                     self._meter,
                     embedding=served.embedding if first.embed else None,
                     heads=served.heads if first.head else None,
+                    scaled=first.activations == "int8",
                 )
                 relayed = RelayedSession(channel, context.step, payload_bytes, self.dial, nursery)
                 with self._relayed.listed(first.feed_key, relayed):

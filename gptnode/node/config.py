@@ -35,6 +35,7 @@ class ClientConfig:
     ``verify``: the fraction of the peers' steps that others compute too, to compare; 0 to 1.
     ``rings``: whether peers hand on to each other; else each of them answers this node.
     ``speculate``: whether tokens are guessed ahead, which changes none of them.
+    ``activations``: ``int8`` has them travel in 8 bit; ``bf16`` and None as they are computed.
     ``draft``: the folder of a small model that guesses them; beats the one of the map.
     """
 
@@ -52,6 +53,7 @@ class ClientConfig:
     rings: bool = True
     speculate: bool = True
     draft: Path | None = None
+    activations: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

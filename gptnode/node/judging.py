@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gptnode.errors import MismatchError
 from gptnode.node.agreement import distance, tolerance
+from gptnode.node.loading import ModelKey
 from gptnode.node.opinions import Opinions
 from gptnode.node.watching import Check, Shadow
 
@@ -32,13 +33,16 @@ class Judge:
 
     def __init__(
         self,
-        dtype_name: str,
+        key: ModelKey,
         opinions: Opinions,
         label: Callable[[str | None], str],
         say: Callable[[str], None],
     ) -> None:
-        """``label``: what people call a peer; ``say`` shows a line of progress."""
-        self._dtype_name = dtype_name
+        """A judge of answers of a model.
+
+        ``label``: what people call a peer; ``say`` shows a line of progress.
+        """
+        self._key = key
         self._opinions = opinions
         self._label = label
         self._say = say
@@ -105,7 +109,7 @@ class Judge:
         )
 
     def _limit(self, check: Check) -> float:
-        return tolerance(self._dtype_name, check.hop.span)
+        return tolerance(self._key.dtype_name, check.hop.span, scaled=self._key.scaled)
 
     def _listed(self, peer_ids: list[str]) -> str:
         """``anna``, ``anna and ben``, ``anna, ben and cleo``."""

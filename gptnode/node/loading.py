@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,18 +17,30 @@ from gptnode.routing.blocks_map import BlocksMap
 from gptnode.routing.entries import ModelEntry, ModelPaths
 from gptnode.span import Span
 
-__all__ = ["ModelKey", "ModelSource", "folder_paths", "open_device", "open_entry", "open_model"]
+__all__ = [
+    "ModelKey",
+    "ModelSource",
+    "folder_paths",
+    "open_device",
+    "open_entry",
+    "open_model",
+    "with_activations",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelKey:
-    """What has to be the same on all nodes that compute one answer together."""
+    """What has to be the same on all nodes that compute one answer together.
+
+    ``scaled``: whether a client has activations travel in 8 bit, with a scale for each row.
+    """
 
     name: str
     fingerprint: str
     dtype_name: str
     d_model: int
     vocab_size: int
+    scaled: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,6 +164,21 @@ def open_model(
     dtype_name = dtype_name or config.dtype
     key = ModelKey(name, known, dtype_name, config.d_model, config.vocab_size)
     return ModelSource(key, paths, config, index, device)
+
+
+def with_activations(source: ModelSource, form: str | None) -> ModelSource:
+    """``source`` for a client whose activations travel as ``int8``, or else as ``bf16``.
+
+    Raises:
+        UsageError: they are others, and travel as they are; with None all may be.
+    """
+    if form is not None and source.key.activation_name != "bf16":
+        own = source.key.activation_name
+        raise UsageError(
+            f"the activations of {source.key.name} are {own} and travel so: leave --activations "
+            "out, or compute in bf16, int8 or int4"
+        )
+    return replace(source, key=replace(source.key, scaled=form == "int8"))
 
 
 def _fingerprint(index: WeightIndex, config: ModelConfig, stated: str | None) -> str:

@@ -22,6 +22,7 @@ from gptnode.node.journal import Journal
 from gptnode.node.loading import ModelSource
 from gptnode.node.opening import Opener
 from gptnode.node.planning import Planner
+from gptnode.node.scaled_rows import as_travelled
 from gptnode.node.stages import step_blocks
 from gptnode.node.watching import PATIENCE_FACTOR, Check, Shadow
 from gptnode.span import Span
@@ -104,7 +105,8 @@ class Opinions:
                 for block in span:
                     ran = await self._lane.run(partial(self._through, block, hidden))
                     hidden = ran.value
-                return hidden[:, start:]
+                hidden = hidden[:, start:]
+                return as_travelled(hidden) if self._source.key.scaled else hidden
         except (GptNodeError, MemoryError, RuntimeError):  # torch: RuntimeError for lack of memory
             pass
         return None

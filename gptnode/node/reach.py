@@ -19,7 +19,7 @@ from gptnode.errors import (
     ProtocolError,
     StreamLostError,
 )
-from gptnode.net.client_channel import ClientChannel
+from gptnode.net.client_channel import CLOSED_WITHIN_S, ClientChannel
 from gptnode.net.host import Host
 
 __all__ = ["Reach", "ReachWatch", "knock"]
@@ -49,7 +49,9 @@ async def knock(host: Host, peer_id: str, addrs: tuple[str, ...]) -> Reach:
     except (PeerTimeoutError, trio.TooSlowError) as error:
         return Reach("silent", reason=getattr(error, "detail", "") or "it didn't answer in time")
     except StreamLostError as error:
-        return Reach("leaving", reason=error.detail)
+        # It ended the stream, and kept the connection: it takes no more of them.
+        leaves = peer_id in host.connected()
+        return Reach("leaving" if leaves else "down", reason=error.detail)
     except (NetworkError, ProtocolError) as error:
         return Reach("down", reason=error.detail)
 
@@ -62,6 +64,8 @@ async def _knock(host: Host, peer_id: str) -> Reach:
         await channel.aclose()
         took_s = trio.current_time() - asked_s
         nursery.cancel_scope.cancel()
+    if took_s >= CLOSED_WITHIN_S:
+        raise PeerTimeoutError("it takes streams and says nothing on them")
     if channel.lost is not None:
         raise channel.lost
     return Reach("reachable", took_s)

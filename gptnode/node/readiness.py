@@ -27,9 +27,7 @@ def server_pages(
     """The pages by which machines watch a server; ``metrics`` also reads its state from now on."""
     reasons = partial(why_not_ready, host.peer_id, server, keeper, follower)
     metrics.watch(lambda: network_readings(host))
-    metrics.watch(
-        lambda: server_readings(keeper, budget, follower.blocks_map, ready=not reasons())
-    )
+    metrics.watch(lambda: server_readings(keeper, budget, follower.blocks_map, ready=not reasons()))
     return HealthPages(metrics, reasons)
 
 
@@ -43,14 +41,17 @@ def why_not_ready(
     if server.leaving:
         return ("leaving: sessions are handed over to other peers",)
     reasons = [f"can't serve: {problem}" for problem in keeper.problems]
-    served = dict(keeper.served())
     assigned = assigned_blocks(follower.blocks_map, peer_id)
     for one in assigned:
-        held = {block for span in served.get(one.entry.name, ()) for block in span}
-        missing = [span for span in one.spans if not held.issuperset(span)]
-        if missing:
-            spans = ", ".join(str(span) for span in missing)
-            reasons.append(f"loading: blocks {spans} of {one.entry.name} are not there yet")
+        name = one.entry.name
+        served = server.models.get(name)
+        held = {n for stack in (served.stacks if served is not None else ()) for n in stack.span}
+        lacks = [f"blocks {span}" for span in one.spans if not held.issuperset(span)]
+        if one.ends.embed and (served is None or served.embedding is None):
+            lacks.append("the embedding")
+        if one.ends.head and (served is None or served.heads is None):
+            lacks.append("the head")
+        reasons += [f"loading: {part} of {name}" for part in lacks if not keeper.problems]
     if server.loading and not reasons:
         reasons.append("loading: the map was edited")
     if not assigned:

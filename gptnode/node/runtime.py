@@ -21,7 +21,14 @@ from gptnode.node.drafting import DraftModel, find_draft, give_draft, load_draft
 from gptnode.node.ends import Ends, OwnEnds
 from gptnode.node.events import EventLog
 from gptnode.node.generator import Generator
-from gptnode.node.loading import ModelSource, folder_paths, open_device, open_entry, open_model
+from gptnode.node.loading import (
+    ModelSource,
+    folder_paths,
+    open_device,
+    open_entry,
+    open_model,
+    with_activations,
+)
 from gptnode.node.meter import NO_METER, Meter
 from gptnode.node.nursery import background_nursery
 from gptnode.node.readings import network_readings, service_readings
@@ -137,7 +144,7 @@ def find_model(config: ClientConfig) -> OpenedModel:
         source = open_model(name, paths, config.dtype, open_device(config.device))
     else:
         raise UsageError("name a model folder with --model-dir, or a BlocksMap with --map")
-    return OpenedModel(source, blocks_map, entry)
+    return OpenedModel(with_activations(source, config.activations), blocks_map, entry)
 
 
 @asynccontextmanager

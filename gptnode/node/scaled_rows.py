@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["scale_down", "scale_up"]
+__all__ = ["as_travelled", "scale_down", "scale_up"]
 
 LARGEST = 127
 LEAST = 2.0**-100
@@ -27,10 +27,15 @@ def scale_down(hidden: Tensor) -> tuple[Tensor, Tensor]:
     rows = hidden.to(torch.float32)
     largest = rows.abs().amax(dim=-1, keepdim=True)
     scales = torch.where(largest < LEAST, 0.0, largest / LARGEST)
-    numbers = (rows / torch.where(scales == 0, torch.inf, scales)).round_()
-    return numbers.to(torch.int8), scales.squeeze(-1)
+    rows.div_(torch.where(scales == 0, torch.inf, scales)).round_()
+    return rows.to(torch.int8), scales.squeeze(-1)
 
 
 def scale_up(numbers: Tensor, scales: Tensor) -> Tensor:
     """What `scale_down` was given, but for rounding: rows (..., D) in bf16."""
-    return (numbers.to(torch.float32) * scales.unsqueeze(-1)).to(torch.bfloat16)
+    return numbers.to(torch.float32).mul_(scales.unsqueeze(-1)).to(torch.bfloat16)
+
+
+def as_travelled(hidden: Tensor) -> Tensor:
+    """Rows (..., D) in bf16 as they are once they were sent."""
+    return scale_up(*scale_down(hidden))

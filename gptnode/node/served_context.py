@@ -43,11 +43,14 @@ class ServedContext:
         *,
         embedding: Embedding | None = None,
         heads: HeadBatcher | None = None,
+        scaled: bool = False,
     ) -> None:
         """``peer_id`` takes turns with others in ``batcher``; ``epoch`` is named in each answer.
 
-        ``embedding`` and ``heads``, where the session is to have them, are the model's.
+        ``embedding`` and ``heads``, where the session is to have them, are the model's. ``scaled``:
+        hidden states travel in 8 bit, both ways.
         """
+        self._scaled = scaled
         self._embedding = embedding
         self._heads = heads
         self.cache = cache
@@ -85,7 +88,7 @@ class ServedContext:
                 ids = ids_from_wire(sent, key.vocab_size, "the client")
                 embedded: Tensor = embedding(ids_tensor(ids).to(self._source.device))
                 return embedded
-            hidden = from_wire(sent, self._source.device)
+            hidden = from_wire(sent, self._source.device, scaled=self._scaled)
             check_hidden(hidden, (1, tokens, key.d_model), key.dtype, "the client")
             return hidden
 
@@ -94,7 +97,7 @@ class ServedContext:
             if heads is not None:
                 return result
             # In the lane: trio's thread must not wait for a device.
-            return to_wire(result)
+            return to_wire(result, scaled=self._scaled)
 
         work = StepWork(self._peer_id, self._stack, self.cache, position, tokens, read, write)
         try:

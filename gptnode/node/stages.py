@@ -22,6 +22,7 @@ from gptnode.node.compute import ComputeLane
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.drawing import check_drawn
 from gptnode.node.loading import ModelKey
+from gptnode.node.scaled_rows import as_travelled
 from gptnode.node.step_work import rewind
 from gptnode.node.tensors import check_hidden, from_wire, ids_to_wire, to_wire
 from gptnode.node.timing import HopTiming
@@ -209,6 +210,7 @@ class RemoteStage:
                     feed_key,
                     ends.embed,
                     ends.head,
+                    "int8" if model.scaled else "own",
                 ),
                 timeout_s=OPEN_TIMEOUT_S,
             )
@@ -242,11 +244,15 @@ class RemoteStage:
         """Why the session is gone, if it is."""
         return self.channel.lost
 
+    def as_sent(self, hidden: Tensor) -> Tensor:
+        """What the peer makes of ``hidden`` (1, T, D) when it comes there."""
+        return as_travelled(hidden) if self.model.scaled else hidden
+
     def given(self, hidden: Tensor) -> WireTensor:
         """What the peer is sent for ``hidden``, see ``Stage.forward``."""
         if self.ends.embed:
             return ids_to_wire(hidden[0].tolist(), tuple(hidden.shape))
-        return to_wire(hidden)
+        return to_wire(hidden, scaled=self.model.scaled)
 
     def answer(
         self, sent: WireTensor, tokens: int, draw: Draw | None, device: torch.device
@@ -258,7 +264,7 @@ class RemoteStage:
         """
         if self.ends.head:
             return check_drawn(sent, draw, self.model.vocab_size, self.label)
-        result = from_wire(sent, device)
+        result = from_wire(sent, device, scaled=self.model.scaled)
         check_hidden(result, (1, tokens, self.model.d_model), self.model.dtype, self.label)
         return result
 

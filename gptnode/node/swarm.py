@@ -119,7 +119,7 @@ class Swarm:
         rng = rng if rng is not None else Random()
         self.verifier = Verifier(
             verify,
-            source.key.dtype_name,
+            source.key,
             Opinions(source, lane, self._planner, self._opener, rng),
             label=self.label,
             say=report,

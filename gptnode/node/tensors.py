@@ -42,8 +42,9 @@ def to_wire(hidden: Tensor, *, scaled: bool = False) -> WireTensor:
 def from_wire(tensor: WireTensor, device: torch.device, *, scaled: bool = False) -> Tensor:
     """The tensor that was sent, on ``device``; its shape and size were checked by the wire.
 
-    The bytes are copied once on this side. On cuda the copy to the device may still be under way;
-    work that is asked of the device after it waits for it.
+    On the CPU it lies in the memory that it was received into, where that may be written to, and
+    nothing is copied. On cuda the copy to the device may still be under way; work that is asked of
+    the device after it waits for it.
 
     Args:
         tensor: Received, or made by ``to_wire``.
@@ -111,7 +112,11 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 def _from_bytes(
     data: bytes | memoryview, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """A copy of its own."""
+    """A tensor of it: of the data itself where it can be, else of a copy."""
+    if device.type == "cpu" and isinstance(data, memoryview) and not data.readonly:
+        there = torch.frombuffer(data, dtype=dtype).view(shape)
+        if there.data_ptr() % dtype.itemsize == 0:  # as kernels may expect
+            return there
     pinned = device.type == "cuda"
     host = torch.empty(shape, dtype=dtype, pin_memory=pinned)
     host.view(-1).view(torch.uint8).numpy()[:] = np.frombuffer(data, dtype=np.uint8)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gptnode.errors import GptNodeError, PeerBusyError, PeerTimeoutError, UsageError
 from gptnode.node.judging import Judge, Verdict
+from gptnode.node.loading import ModelKey
 from gptnode.node.nursery import background_nursery
 from gptnode.node.opinions import Opinions
 from gptnode.node.stages import RemoteStage
@@ -55,7 +56,7 @@ class Verifier:
     def __init__(
         self,
         fraction: float,
-        dtype_name: str,
+        key: ModelKey,
         opinions: Opinions,
         *,
         label: Callable[[str | None], str],
@@ -67,7 +68,7 @@ class Verifier:
 
         Args:
             fraction: 0 to 1.
-            dtype_name: Of the model, which says how far honest answers may be apart.
+            key: The model's, which says how far honest answers may be apart.
             opinions: Whom to ask.
             label: What people call a peer.
             say: Shows a line of progress or trouble.
@@ -81,7 +82,7 @@ class Verifier:
         if not 0.0 <= fraction <= 1.0:
             raise UsageError(f"the fraction of steps to verify is from 0 to 1, not {fraction:g}")
         self.tally = VerifyTally(fraction)
-        self._judging = Judge(dtype_name, opinions, label, say)
+        self._judging = Judge(key, opinions, label, say)
         self._opinions = opinions
         self._label = label
         self._say = say

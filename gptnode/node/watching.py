@@ -169,6 +169,7 @@ class WatchedStage:
 
     async def forward(self, hidden: Tensor, position: int, draw: Draw | None = None) -> Tensor:
         """See ``Stage``."""
+        hidden = self._stage.as_sent(hidden)
         self.journal.record(position, hidden)
         if self.shadow is not None:
             self.shadow.cut(position)

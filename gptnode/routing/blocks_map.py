@@ -182,9 +182,9 @@ class BlocksMap:
     ) -> Iterator[str]:
         """As above, for the end that goes with ``block``: all of its peers have it, or none."""
         routes = [(i, route) for i, route in enumerate(self.routes) if route.model == model]
-        placed = [i for i, route in routes if has(route.ends)]
+        placed = [i for i, route in routes if has(route.ends) and block in route.span]
         for index, route in routes:
-            has_block, has_end = block in route.span, index in placed
+            has_block, has_end = block in route.span, has(route.ends)
             if has_end and not has_block:
                 yield (
                     f"routes[{index}].{key}: the {name} goes with block {block}, which "

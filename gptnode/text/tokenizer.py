@@ -36,12 +36,14 @@ class Tokenizer:
         eos_ids: All ids that end an answer.
         special_ids: Ids that are control tokens: `decode` leaves them out.
         wants_bos: Whether the model was trained to see BOS at the start.
+        for_grammars: What `gptnode.text.grammar` has made of it, once it has.
     """
 
     def __init__(
         self, library: tokenizers.Tokenizer, settings: Mapping[str, object], eos_ids: frozenset[int]
     ) -> None:
         """``settings`` are those of tokenizer_config.json; see `from_folder`."""
+        self.for_grammars: tuple[frozenset[int], Any] | None = None
         # A tokenizer.json may carry the settings of somebody's training run.
         library.no_truncation()
         library.no_padding()
@@ -165,6 +167,10 @@ class Tokenizer:
     def strip_spaces(self) -> int:
         """How many spaces `decode` takes away at the start."""
         return self._token_bytes.strip_spaces if self._token_bytes else 0
+
+    def as_json(self) -> str:
+        """All of it, as tokenizer.json has it."""
+        return self._library.to_str()
 
     def vocabulary(self) -> dict[str, int]:
         """All tokens with their ids, control tokens too."""

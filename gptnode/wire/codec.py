@@ -118,6 +118,7 @@ def _fields_of(message: Message) -> tuple[dict[str, object], Payload]:
                 "feed_key": message.feed_key,
                 "embed": message.embed,
                 "head": message.head,
+                "activations": message.activations,
             }, _EMPTY
         case Opened():
             return {
@@ -239,6 +240,7 @@ def _read_open(fields: Fields, _: memoryview) -> Open:
         feed_key=fields.text("feed_key"),
         embed=fields.flag("embed"),
         head=fields.flag("head"),
+        activations=fields.text("activations"),
     )
 
 

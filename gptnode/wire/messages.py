@@ -38,6 +38,7 @@ from gptnode.wire.ring import (
 from gptnode.wire.tensor import WireTensor
 
 __all__ = [
+    "ACTIVATIONS",
     "MODEL_DTYPES",
     "Arrived",
     "Close",
@@ -68,7 +69,10 @@ __all__ = [
 ]
 
 MODEL_DTYPES = ("bf16", "f16", "f32", "int8", "int4")
-"""What a model may be computed in; hidden states of the last two travel as bf16."""
+"""What a model may be computed in; hidden states of the last two are bf16."""
+ACTIVATIONS = ("own", "int8")
+"""How hidden states travel: in their own dtype, or in 8 bit with a scale for each row."""
+_SCALABLE = ("bf16", "int8", "int4")
 _MAX_NAME_CHARS = 256
 _MAX_ID_CHARS = 128
 _MAX_FAILURE_CHARS = 300
@@ -99,7 +103,8 @@ class Open:
     session will hold, ``dtype`` (one of MODEL_DTYPES) what the model is to be computed in.
     Whoever presents ``feed_key`` may feed the session with a ring's Relays; nobody, if it is "".
     With ``embed`` the session is given ids instead of hidden states, for a span that begins with
-    block 0; with ``head`` it gives ids, for one that ends with the model's last.
+    block 0; with ``head`` it gives ids, for one that ends with the model's last. ``activations``
+    (one of ACTIVATIONS) says how hidden states travel, both ways; int8 is for those in bf16.
     """
 
     model: str
@@ -110,6 +115,7 @@ class Open:
     feed_key: str = ""
     embed: bool = False
     head: bool = False
+    activations: str = "own"
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -123,6 +129,10 @@ class Open:
             check_feed_key(self.feed_key)
         if type(self.embed) is not bool or type(self.head) is not bool:
             raise LocalProtocolError("embed and head must be true or false")
+        if type(self.activations) is not str or self.activations not in ACTIVATIONS:
+            raise LocalProtocolError(f"activations must be one of {', '.join(ACTIVATIONS)}")
+        if self.activations != "own" and self.dtype not in _SCALABLE:
+            raise LocalProtocolError(f"activations of {self.dtype} travel as they are")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 import trio
 
 from gptnode.demo.bundled import bundled_model_folder
-from gptnode.node.answer import Answer, AnswerSettings
+from gptnode.node.answer import Answer, AnswerSettings, StopReason
+from gptnode.node.service import ServiceLoad
 from gptnode.text.template import ChatTemplate
 from gptnode.text.tokenizer import Tokenizer
 
@@ -56,7 +57,7 @@ class ScriptedAnswering:
     def result(self) -> Answer:
         text = "".join(self._said)
         ids = tuple(TOKENIZER.encode(text))
-        return Answer(text, ids, self._prompt_tokens, len(ids), "end", 0.0, 0.0)
+        return Answer(text, ids, self._prompt_tokens, len(ids), self._service.stop_reason, 0.0, 0.0)
 
 
 class ScriptedService:
@@ -74,8 +75,14 @@ class ScriptedService:
     model_config = SimpleNamespace(vocab_size=TOKENIZER.vocab_size, n_blocks=2)
 
     def __init__(
-        self, *pieces: str, template: str = HERMES, pace_s: float = 0.0, queue_error: Any = None
+        self,
+        *pieces: str,
+        template: str = HERMES,
+        pace_s: float = 0.0,
+        queue_error: Any = None,
+        stop_reason: StopReason = "end",
     ) -> None:
+        self.stop_reason = stop_reason
         self.pieces = list(pieces)
         self.template = ChatTemplate("scripted", template)
         self.pace_s = pace_s
@@ -119,5 +126,15 @@ class ScriptedService:
     def events(self) -> tuple[()]:
         return ()
 
-    def load(self) -> SimpleNamespace:
-        return SimpleNamespace()
+    def load(self) -> ServiceLoad:
+        return ServiceLoad(
+            answering=self.open,
+            waiting=0,
+            idle=0,
+            own_kv_bytes=0,
+            answers=0,
+            prompt_tokens=0,
+            completion_tokens=0,
+            reused_tokens=0,
+            tokens_per_s=0.0,
+        )

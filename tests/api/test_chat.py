@@ -315,6 +315,15 @@ async def test_a_stream_has_calls_as_deltas() -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+async def test_an_answer_that_was_cut_says_so_though_it_called() -> None:
+    service = ScriptedService(CALL, stop_reason="length")
+    async with over(service) as client:
+        body = chat_body("Rain?", model="scripted", tools=[TOOL])
+        (choice,) = (await client.post(CHAT, json=body)).json()["choices"]
+    assert choice["finish_reason"] == "length"
+    assert len(choice["message"]["tool_calls"]) == 1
+
+
 async def test_without_parallel_calls_there_is_one() -> None:
     service = ScriptedService(CALL, CALL)
     async with over(service) as client:

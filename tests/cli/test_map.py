@@ -232,6 +232,35 @@ clients: ben
     )
 
 
+THIN = [
+    {"blocks": "0-1", "embed": True, "peers": ["anna", "ben"]},
+    {"blocks": "2-3", "head": True, "peers": ["ben"]},
+]
+
+
+def test_show_says_who_has_embedding_and_head(folder: Path) -> None:
+    write(anna_and_ben() | {"routes": THIN})
+    shown = run("show", "swarm.json").stdout
+    assert "  1. embedding and blocks 0-1: anna, else ben\n" in shown
+    assert "  2. blocks 2-3 and head: ben, nobody else serves all of it\n" in shown
+    hops = json.loads(run("show", "swarm.json", "--json").stdout)["models"][0]["hops"]
+    assert [(hop["embed"], hop["head"]) for hop in hops] == [(True, False), (False, True)]
+    write(anna_and_ben() | {"routes": [{**THIN[0], "blocks": "0-3", "head": True}]})
+    shown = run("show", "swarm.json").stdout
+    assert "  1. embedding, blocks 0-3 and head: anna, else ben\n" in shown
+
+
+def test_check_warns_where_clients_without_weights_lack_the_fingerprint(folder: Path) -> None:
+    warning = "warning: tiny has no fingerprint: clients without its weights need it"
+    write(anna_and_ben() | {"routes": THIN})
+    assert warning in run("check", "swarm.json").stdout
+    named = [{"name": "tiny", "path": "tiny", "fingerprint": "0" * 32}]
+    write(anna_and_ben() | {"routes": THIN, "models": named})
+    assert "fingerprint" not in run("check", "swarm.json").stdout
+    write(anna_and_ben() | {"routes": [THIN[0], {**THIN[1], "head": False}]})
+    assert "fingerprint" not in run("check", "swarm.json").stdout
+
+
 def test_show_for_programs(folder: Path) -> None:
     found = json.loads(run("show", "swarm.json", "--json").stdout)
     assert found == {
@@ -244,8 +273,8 @@ def test_show_for_programs(folder: Path) -> None:
                 "stop": [],
                 "n_blocks": 4,
                 "hops": [
-                    {"blocks": "0-1", "peers": [ANNA, BEN]},
-                    {"blocks": "2-3", "peers": [BEN]},
+                    {"blocks": "0-1", "peers": [ANNA, BEN], "embed": False, "head": False},
+                    {"blocks": "2-3", "peers": [BEN], "embed": False, "head": False},
                 ],
             }
         ],

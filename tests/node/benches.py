@@ -11,10 +11,12 @@ import trio
 from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.allow_list import AllowList
 from gptnode.node.block_server import BlockServer
+from gptnode.node.commons import Commons
 from gptnode.node.compute import ComputeLane
 from gptnode.node.ends import Ends, OwnEnds
 from gptnode.node.generator import Generator
 from gptnode.node.loading import ModelSource
+from gptnode.node.meter import NO_METER, Meter
 from gptnode.node.swarm import Swarm
 from gptnode.routing.blocks_map import BlocksMap, ClientEntry, ModelEntry, PeerEntry, RouteEntry
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
@@ -69,6 +71,7 @@ class Bench:
         rng: Random | None = None,
         rings: bool = False,
         speculate: bool = False,
+        meter: Meter = NO_METER,
     ) -> None:
         self.source, self.lane, self.nursery = source, lane, nursery
         self.map, self.host = blocks_map, host
@@ -84,6 +87,7 @@ class Bench:
             wait_s=wait_s,
             verify=verify,
             rng=rng,
+            commons=Commons(source, lane, meter=meter),
         )  # type: ignore[arg-type]
         self.ends = OwnEnds(source, lane)
         self.generator = Generator(

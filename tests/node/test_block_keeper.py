@@ -22,22 +22,36 @@ from gptnode.node.budget import KVBudget
 from gptnode.node.compute import ComputeLane
 from gptnode.node.config import ServeConfig
 from gptnode.node.loading import ModelSource
+from gptnode.node.tensors import ids_to_wire
 from gptnode.routing.blocks_map import BlocksMap, parse_blocks_map
+from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.span import Span
+from gptnode.wire.messages import Draw, Step
 from tests.routing.ids import ANNA, BEN
+from tests.tiny_llama import write_tiny_llama
 
 from .conftest import MemoryHost
 from .test_block_server import hidden, open_for, opening, session, step
 
 Kept = tuple[BlockKeeper, BlockServer]
 ADDR = "/ip4/127.0.0.1/tcp/1"
+GREEDY = Draw(0.0, 0, 1.0, 0.0, 1.0, 0)
 
 
-def map_of(folder: Path, blocks: str | None, **model: Any) -> BlocksMap:
-    """ben serves all of the model, anna these blocks."""
-    routes = [{"model": "tiny", "blocks": "0-3", "peers": ["ben"]}]
-    routes += [
-        {"model": "tiny", "blocks": part, "peers": ["anna"]} for part in (blocks or "").split()
+def map_of(
+    folder: Path, blocks: str | None, *, ends: PlacedEnds = NO_ENDS, **model: Any
+) -> BlocksMap:
+    """ben serves all of the model, anna these blocks; both with the ends that go with them."""
+    served = [("0-3", "ben"), *((part, "anna") for part in (blocks or "").split())]
+    routes = [
+        {
+            "model": "tiny",
+            "blocks": part,
+            "embed": ends.within(Span.parse(part), 4).embed,
+            "head": ends.within(Span.parse(part), 4).head,
+            "peers": [name],
+        }
+        for part, name in served
     ]
     document = {
         "models": [{"name": "tiny", "path": str(folder), "dtype": "f32", **model}],
@@ -171,6 +185,47 @@ async def test_blocks_that_are_kept_are_not_loaded_again(
         before = server.models["tiny"].stacks[0].blocks
         await want(map_of(tiny_model, "0-3", template="chatml", stop=["x"]))
         assert server.models["tiny"].stacks[0].blocks[1:3] == before
+
+
+async def test_ends_are_loaded_and_dropped_with_edits_of_the_map(
+    keep: Callable[[], Kept], host: MemoryHost, source: ModelSource, tiny_model: Path
+) -> None:
+    keeper, server = keep()
+    host.servers["anna"] = server
+    thin = {"embed": True, "head": True}
+    async with keeping(keeper, map_of(tiny_model, "0-3")) as want:
+        assert isinstance(await opening(host, open_for(source, **thin)), MismatchError)
+        await want(map_of(tiny_model, "0-3", ends=PlacedEnds(True, True)))
+        async with session(host, "anna", open_for(source, **thin)) as (channel, _):
+            request = Step(0, ids_to_wire([1, 2, 3], (1, 3)), GREEDY)
+            before = await channel.request(request, timeout_s=5)
+            assert before.hidden.shape == (1, 1)
+            await want(map_of(tiny_model, "0-3", ends=PlacedEnds(head=True)))
+            assert isinstance(await opening(host, open_for(source, **thin)), MismatchError)
+            assert server.models["tiny"].embedding is None
+            assert server.models["tiny"].heads is not None
+            again = await channel.request(request, timeout_s=5)
+            assert again.hidden == before.hidden  # a session keeps what it was opened with
+        await want(map_of(tiny_model, "1-2", ends=PlacedEnds(True, True)))
+        assert server.models["tiny"].heads is None
+    assert isinstance(await opening(host, open_for(source, Span(1, 3), embed=True)), MismatchError)
+
+
+async def test_a_tied_head_shares_the_memory_of_the_embedding(
+    keep: Callable[[], Kept], tmp_path: Path
+) -> None:
+    folder = write_tiny_llama(tmp_path / "tied", vocab_size=64)
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    keeper, server = keep()
+    async with keeping(keeper, map_of(folder, "0-3", ends=PlacedEnds(head=True))) as want:
+        for ends in (PlacedEnds(True, True), PlacedEnds(head=True), PlacedEnds(True, True)):
+            await want(map_of(folder, "0-3", ends=ends))
+            served = server.models["tiny"]
+            assert served.heads is not None
+            assert (served.embedding is not None) == ends.embed
+            if served.embedding is not None:
+                assert served.heads.head.weight is served.embedding.weight
 
 
 async def test_a_map_that_comes_while_blocks_are_loaded_is_the_one_that_counts(

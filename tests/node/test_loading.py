@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gptnode.errors import MismatchError, ModelFileError, UsageError
+from gptnode.errors import MapError, MismatchError, ModelFileError, UsageError
 from gptnode.model.dtypes import DTYPES
 from gptnode.model.quantised_folder import quantise_folder
-from gptnode.node.loading import folder_paths, open_device, open_model
+from gptnode.node.loading import folder_paths, open_device, open_entry, open_model
+from gptnode.routing.blocks_map import BlocksMap, parse_blocks_map
 from gptnode.span import Span
 
 CPU = torch.device("cpu")
@@ -45,6 +46,57 @@ def test_a_client_that_holds_no_blocks_needs_no_block_weights(sharded: Path) -> 
     assert source.load_head(source.load_embedding())(hidden).shape == (1, 64)
     with pytest.raises(ModelFileError, match=r"block-1\.safetensors: no such file"):
         source.load_blocks(Span(1, 2))
+
+
+@pytest.fixture
+def weightless(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model's config.json, and nothing else."""
+    (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    return tmp_path
+
+
+def thin_map(folder: Path, *, head: bool = True, **model: str) -> BlocksMap:
+    """One peer has it all, and perhaps clients the head."""
+    peer = "12D3KooWA1bysjrTACSWqf6q172inxvwKHUxAnBtVgaVDKMxpZtx"
+    document = {
+        "models": [{"name": "m", "path": str(folder), **model}],
+        "peers": [{"id": peer, "name": "anna", "addrs": ["/ip4/127.0.0.1/tcp/1"]}],
+        "routes": [{"blocks": "0-3", "embed": True, "head": head, "peers": ["anna"]}],
+    }
+    return parse_blocks_map(json.dumps(document))
+
+
+def test_a_client_whose_peers_have_both_ends_needs_no_weights_at_all(
+    weightless: Path, tiny_model: Path
+) -> None:
+    fingerprint = open_model("m", folder_paths(tiny_model), None, CPU).key.fingerprint
+    blocks_map = thin_map(weightless, fingerprint=fingerprint)
+    source = open_entry(blocks_map.model(), blocks_map, None, dtype=None, device="cpu")
+    assert source.key == open_model("m", folder_paths(tiny_model), None, CPU).key
+    assert source.index.empty
+    for load in (source.load_embedding, lambda: source.load_head(None)):
+        with pytest.raises(ModelFileError, match="no weights are here, and tensor"):
+            load()
+    with pytest.raises(ModelFileError, match=r"tensor layers\.0\..* is needed"):
+        source.load_blocks(Span(0, 1))
+
+
+def test_without_weights_the_map_has_to_say_which_are_meant(weightless: Path) -> None:
+    blocks_map = thin_map(weightless)
+    with pytest.raises(MapError, match='add the model\'s "fingerprint"'):
+        open_entry(blocks_map.model(), blocks_map, None, dtype=None, device="cpu")
+
+
+def test_a_client_with_one_end_needs_weights(weightless: Path) -> None:
+    blocks_map = thin_map(weightless, head=False, fingerprint="0" * 32)
+    with pytest.raises(ModelFileError, match="neither"):
+        open_entry(blocks_map.model(), blocks_map, None, dtype=None, device="cpu")
+
+
+def test_weights_that_are_there_are_checked_all_the_same(tiny_model: Path) -> None:
+    blocks_map = thin_map(tiny_model, fingerprint="0" * 32)
+    with pytest.raises(MismatchError, match="fingerprint"):
+        open_entry(blocks_map.model(), blocks_map, None, dtype=None, device="cpu")
 
 
 def test_a_server_needs_the_shards_of_its_own_blocks_alone(sharded: Path) -> None:

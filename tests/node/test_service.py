@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from gptnode.errors import GptNodeError, ServiceBusyError
+from gptnode.errors import GptNodeError, ServiceBusyError, UsageError
 from gptnode.model.sampler import Sampling
 from gptnode.node.allow_list import AllowList
 from gptnode.node.answer import Answer, AnswerSettings
@@ -28,6 +29,7 @@ from gptnode.node.service import Service, ServiceModel
 from gptnode.node.stages import RemoteStage
 from gptnode.routing.blocks_map import BlocksMap
 from gptnode.span import Span
+from gptnode.text.grammar import Grammar
 from gptnode.text.template import load_template
 from gptnode.text.tokenizer import Tokenizer
 
@@ -475,6 +477,35 @@ async def test_without_being_asked_for_no_log_probabilities_are_kept(
         async for _ in answering:
             pass
     assert answering.logprobs == []
+
+
+@pytest.mark.parametrize("speculate", [False, True])
+@pytest.mark.parametrize("seed", [None, 1, 2])
+async def test_an_answer_keeps_to_its_grammar_with_guesses_or_without(
+    service_of: ServiceOf, speculate: bool, seed: int | None
+) -> None:
+    opened = service_of(speculate=speculate)
+    grammar = Grammar.regex("(w1|w2)(w3|w4)(w5|w6){2,4}")
+    ids = [5, 6, 7, 5, 6, 7, 5, 6]
+    async with opened.service.context(ids) as context:
+        answering = context.answer(ids, settings(20, seed, grammar=grammar, top_logprobs=1))
+        async for _ in answering:
+            pass
+    found = answering.result()
+    assert re.fullmatch("(w1|w2)(w3|w4)(w5|w6){2,4}", found.text.replace(" ", ""))
+    assert found.stop_reason == "end"
+    assert len(answering.logprobs) == found.completion_tokens
+
+
+async def test_a_grammar_that_is_none_fails_the_answer_and_nothing_else(
+    service_of: ServiceOf,
+) -> None:
+    opened = service_of()
+    with pytest.raises(UsageError, match="grammar"):
+        async with opened.service.context(PROMPT) as context:
+            async for _ in context.answer(PROMPT, settings(3, grammar=Grammar.regex("[0-9"))):
+                pass
+    assert (await opened.answer(PROMPT, 2)).completion_tokens >= 1
 
 
 async def test_a_stage_that_is_cancelled_while_it_waits_does_not_block_others(

@@ -46,6 +46,31 @@ def test_what_was_received_may_be_written_to_and_the_frame_stays_as_it_was() -> 
     assert torch.equal(from_wire(wire, CPU), random_hidden())
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_what_was_received_into_memory_of_its_own_lies_there(scaled: bool) -> None:
+    hidden = random_hidden(torch.bfloat16)
+    sent = to_wire(hidden, scaled=scaled)
+    frame = bytearray(sent.data)
+    arrived = from_wire(WireTensor(sent.dtype, (1, 3, 8), memoryview(frame)), CPU, scaled=scaled)
+    again = arrived.clone()
+    frame[:2] = bytes(2)
+    assert torch.equal(arrived, again) is scaled  # it was made of the frame, or lies in it
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("offset", range(8))
+def test_memory_that_numbers_can_not_lie_in_is_copied(dtype: torch.dtype, offset: int) -> None:
+    hidden = random_hidden(dtype)
+    data = bytes(to_wire(hidden).data)
+    frame = memoryview(bytearray(bytes(offset) + data))[offset:]
+    name = {torch.bfloat16: "bf16", torch.float32: "f32"}[dtype]
+    arrived = from_wire(WireTensor(name, (1, 3, 8), frame), CPU)
+    assert torch.equal(arrived, hidden)
+    frame[:4] = bytes(4)
+    aligned = offset % dtype.itemsize == 0
+    assert (not arrived[0, 0, 0]) is aligned
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_none_are_refused(wrong: float) -> None:
     hidden = random_hidden()

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gptnode.errors import MapError, ModelFileError, RouteError, UsageError
+from gptnode.errors import (
+    GptNodeError,
+    MapError,
+    MismatchError,
+    ModelFileError,
+    NetworkError,
+    RemoteProtocolError,
+    UsageError,
+)
 from gptnode.model.native.binding import kernels
-from gptnode.model.sampler import Sampler, Sampling
+from gptnode.model.sampler import Sampler, Sampling, random_number
 from gptnode.model.shard import Head
+from gptnode.node.answer_sampler import AnswerSampler
 from gptnode.node.compute import ComputeLane
 from gptnode.node.draft_length import DraftLength
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.node.served_context import ServedContext
 from gptnode.node.stages import RemoteStage
+from gptnode.node.tensors import ids_to_wire
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.span import Span
-from gptnode.wire.messages import Draw, Stepped, WireTensor
+from gptnode.wire.messages import Draw, Step, Stepped, WireTensor
 
 from .benches import PROMPT, Bench, MakeServer, SwarmOf, make_map
 from .conftest import MemoryHost
+from .test_block_server import open_for, opening, session
 
 BOTH = PlacedEnds(embed=True, head=True)
 EMBED = PlacedEnds(embed=True)
@@ -234,9 +248,6 @@ class TestGuesses:
         assert max(sizes) > 1
 
 
-Tampering = Callable[[tuple[int, ...]], tuple[int, ...]]
-
-
 @pytest.mark.parametrize("rings", [False, True], ids=["star", "ring"])
 @pytest.mark.parametrize(
     "answer",
@@ -348,6 +359,119 @@ async def test_without_a_replica_the_loss_of_the_head_is_an_error_that_names_it(
     thin = swarm_of(*HALVES, ends=BOTH)
     await thin.greedy(PROMPT, 2)
     host.kill("ben")
-    with pytest.raises(Exception, match="ben") as raised:
+    with pytest.raises(NetworkError, match=r"ben \(blocks 2-3\)"):
         await thin.greedy(PROMPT, 4)
-    assert not isinstance(raised.value, RouteError) or "blocks 2-3" in str(raised.value)
+
+
+async def test_more_than_tokens_can_not_be_had_of_a_head_elsewhere(swarm_of: SwarmOf) -> None:
+    thin = swarm_of(*HALVES, ends=HEAD)
+    sampler = AnswerSampler(Sampling(temperature=0.0), top_logprobs=2)
+    with pytest.raises(UsageError, match="leaves the head to a peer"):
+        await thin.generator.next_token(PROMPT, sampler)
+
+
+PLAIN = Draw(0.0, 0, 1.0, 0.0, 1.0, 0)
+
+
+def ids(*tokens: int) -> WireTensor:
+    return ids_to_wire(tokens, (1, len(tokens)))
+
+
+class TestServer:
+    """What a server with the ends says to sessions that use them, or try."""
+
+    async def test_it_gives_ids_for_ids_and_minus_one_where_none_is_wanted(
+        self, host: MemoryHost, make_server: MakeServer, source: ModelSource, whole: Bench
+    ) -> None:
+        host.servers["anna"] = make_server(Span(0, 4), ends=BOTH)
+        request = open_for(source, embed=True, head=True)
+        expected = await whole.greedy(PROMPT, 2)
+        async with session(host, "anna", request) as (channel, _):
+            first = await channel.request(Step(0, ids(*PROMPT[:3])), timeout_s=5)
+            assert ids_from(first.hidden) == [-1]
+            for position, tokens in ((3, PROMPT[3:]), (7, expected[7:8])):
+                asked = Step(position, ids(*tokens), PLAIN)
+                reply = await channel.request(asked, timeout_s=5)
+                assert ids_from(reply.hidden) == expected[position + len(tokens) :][:1]
+
+    @pytest.mark.parametrize(
+        ("span", "flags", "said"),
+        [
+            (Span(1, 4), {"embed": True}, "has no embedding of tiny for blocks 1-3"),
+            (Span(0, 3), {"head": True}, "has no head of tiny for blocks 0-2"),
+        ],
+    )
+    async def test_ends_go_with_their_blocks_alone(
+        self,
+        host: MemoryHost,
+        make_server: MakeServer,
+        source: ModelSource,
+        span: Span,
+        flags: dict[str, bool],
+        said: str,
+    ) -> None:
+        host.servers["anna"] = make_server(Span(0, 4), ends=BOTH)
+        error = await opening(host, open_for(source, span, **flags))
+        assert isinstance(error, MismatchError)
+        assert said in error.detail
+
+    @pytest.mark.parametrize(
+        ("step", "said"),
+        [
+            (Step(0, ids(64), PLAIN), "outside of the vocabulary of 64"),
+            (Step(0, ids(-1), PLAIN), "outside of the vocabulary of 64"),
+            (Step(0, ids_to_wire([1, 2], (2, 1)), PLAIN), "a step takes ids"),
+            (Step(0, ids_to_wire([1, 2], (1, 2, 1)), PLAIN), "a step takes ids"),
+            (Step(0, WireTensor("f32", (1, 1), bytes(4)), PLAIN), "are f32 instead of i32"),
+            (Step(0, ids(*[1] * 513), PLAIN), "a step takes ids"),
+            (Step(0, ids(1, 2), replace(PLAIN, guess=(5, 6))), "a guess of 2 tokens in a step"),
+            (Step(0, ids(1), replace(PLAIN, seen=ids_to_wire([64], (1,)))), "vocabulary of 64"),
+        ],
+    )
+    async def test_ids_and_draws_that_can_not_be_are_refused(
+        self,
+        host: MemoryHost,
+        make_server: MakeServer,
+        source: ModelSource,
+        step: Step,
+        said: str,
+    ) -> None:
+        host.servers["anna"] = make_server(Span(0, 4), ends=BOTH)
+        request = open_for(source, embed=True, head=True)
+        async with session(host, "anna", request) as (channel, _):
+            with pytest.raises(RemoteProtocolError, match=said):
+                await channel.request(step, timeout_s=5)
+
+    async def test_a_penalty_no_float_can_hold_ends_its_own_session_alone(
+        self, host: MemoryHost, source: ModelSource, swarm_of: SwarmOf, whole: Bench
+    ) -> None:
+        thin = swarm_of(("0-3", ("anna",)), ends=BOTH)
+        expected = await whole.greedy(PROMPT, 6)
+        before = await thin.greedy(PROMPT, 3)
+        request = open_for(source, embed=True, head=True)
+        wild = Draw(1e-320, 0, 0.5, 0.0, 1e-320, 0, 2**31 - 1, (), ids_to_wire(range(64), (64,)))
+        async with session(host, "anna", request) as (channel, _):
+            with suppress(GptNodeError):
+                reply = await channel.request(Step(0, ids(1), wild), timeout_s=5)
+                assert 0 <= ids_from(reply.hidden)[0] < 64
+        assert await thin.greedy(before, 3) == expected
+
+
+def ids_from(tensor: WireTensor) -> list[int]:
+    found: list[int] = np.frombuffer(tensor.data, dtype="<i4").tolist()
+    return found
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**31 - 1))
+def test_random_numbers_are_from_0_to_below_1_and_their_seeds_own(seed: int, number: int) -> None:
+    found = random_number(seed, number)
+    assert 0.0 <= found < 1.0
+    assert found == random_number(seed, number)
+    assert found != random_number(seed ^ 1, number)
+
+
+def test_random_numbers_are_evenly_spread_and_in_no_order() -> None:
+    numbers = torch.tensor([random_number(7, n) for n in range(20_000)], dtype=torch.float64)
+    assert torch.allclose(numbers.histc(10, 0, 1) / len(numbers), torch.tensor(0.1).double(), 0.07)
+    pairs = torch.stack([numbers[:-1], numbers[1:]])
+    assert abs(float(torch.corrcoef(pairs)[0, 1])) < 0.03

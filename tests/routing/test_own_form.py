@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from gptnode.errors import MapError
 from gptnode.routing.blocks_map import (
     ClientEntry,
     ModelEntry,
     PeerEntry,
+    PlacedEnds,
     RouteEntry,
     parse_blocks_map,
 )
+from gptnode.routing.route import plan_route
 from gptnode.span import Span
 
 from .ids import ANNA, BEN, CLEO, DORA, LAPTOP
@@ -66,9 +70,73 @@ def test_a_client_can_be_a_bare_id_and_a_peer_too() -> None:
     )  # fmt: skip
 
 
+def with_ends(*ends: tuple[int, str], **more: Any) -> dict[str, Any]:
+    """The map of `own_form` with these flags in these routes."""
+    data = own_form()
+    for route, key in ends:
+        data["routes"][route][key] = True
+    return data | more
+
+
+def test_embedding_and_head_may_go_with_the_first_and_the_last_block() -> None:
+    found = parsed(with_ends((0, "embed"), (2, "head"), (3, "head")))
+    assert [route.ends for route in found.routes] == [
+        PlacedEnds(embed=True), PlacedEnds(), PlacedEnds(head=True), PlacedEnds(head=True),
+    ]  # fmt: skip
+    assert found.ends("my-llama") == PlacedEnds(True, True)
+    assert found.ends_of(ANNA, "my-llama") == PlacedEnds(True, True)
+    assert found.ends_of(BEN, "my-llama") == PlacedEnds(embed=True)
+    assert found.ends_of(CLEO, "my-llama") == PlacedEnds(head=True)
+    assert found.ends_of(DORA, "my-llama") == PlacedEnds()
+    hops = plan_route(found, "my-llama", 16).hops
+    assert [(str(hop.span), hop.ends) for hop in hops] == [
+        ("0-7", PlacedEnds(embed=True)),
+        ("8-14", PlacedEnds()),
+        ("15", PlacedEnds(head=True)),
+    ]
+    assert plan_route(found, "my-llama", 16, within=Span(3, 9)).hops[0].ends == PlacedEnds()
+
+
+def test_ends_that_no_route_has_are_those_of_clients() -> None:
+    data = own_form()
+    data["routes"][0] |= {"embed": False, "head": None}
+    assert parsed(data) == parsed(own_form())
+    assert not parsed(data).ends("my-llama")
+
+
+@pytest.mark.parametrize(
+    ("ends", "problem"),
+    [
+        (
+            [(1, "embed")],
+            "routes[1].embed: the embedding goes with block 0, which blocks 8-14 are without; "
+            "write it in the route that has it",
+        ),
+        (
+            [(0, "head")],
+            "routes[0].head: the head goes with block 15, which blocks 0-7 are without; "
+            "write it in the route that has it",
+        ),
+        (
+            [(3, "head")],
+            'routes[2].head: missing; write "head": true as in routes[3], since all peers of '
+            "block 15 need the head then",
+        ),
+    ],
+)
+def test_an_end_in_another_place_is_a_problem_that_names_it(
+    ends: list[tuple[int, str]], problem: str
+) -> None:
+    with pytest.raises(MapError) as raised:
+        parsed(with_ends(*ends))
+    assert raised.value.detail == problem
+
+
 ADDR_EXAMPLE = "write for example /ip4/192.168.1.10/tcp/4001"
 
 MISTAKES: list[tuple[tuple[str | int, ...], object, str]] = [
+    (("routes", 0, "embed"), 1, "routes[0].embed: must be true or false, not 1"),
+    (("routes", 0, "head"), "yes", 'routes[0].head: must be true or false, not "yes"'),
     (("models",), DROP, 'models: missing; write for example "models": [{"name": "my-llama"'),
     (("models",), {}, 'models: must be a list such as [{"name": "my-llama"'),
     (("models",), [], 'models: must not be empty; write for example [{"name": "my-llama"'),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gptnode.errors import MapError
-from gptnode.routing.blocks_map import BlocksMap, parse_blocks_map
+from gptnode.routing.blocks_map import BlocksMap, PlacedEnds, parse_blocks_map
 
 from .ids import ANNA, BEN, CLEO
 from .maps import own_form, parsed, problem_of, put
@@ -24,7 +24,7 @@ FIELD_TABLES = re.findall(r"^### (.+)\n\n\| key \|.*\n.*\n((?:\|.*\n)+)", PAGE, 
 
 
 def test_the_page_has_what_is_tested_here() -> None:
-    assert (len(JSON_BLOCKS), len(ERROR_ROWS), len(CHANGE_ROWS)) == (2, 4, 7)
+    assert (len(JSON_BLOCKS), len(ERROR_ROWS), len(CHANGE_ROWS)) == (2, 4, 9)
     assert [title for title, _ in FIELD_TABLES] == ["Top level", "models", "peers", "routes"]
 
 
@@ -60,6 +60,21 @@ def test_the_page_lists_the_fields_that_there_are(title: str, rows: str) -> None
     listed = re.findall(r"^\| `(\w+)` ", rows, re.MULTILINE)
     known = re.findall(r'"(\w+)"', problem_of(data).partition(";")[2])
     assert sorted(listed) == sorted(known)
+
+
+def test_the_routes_of_the_page_on_chats_without_weights_make_a_map() -> None:
+    text = (DOCS / "how-to" / "chat-without-weights.md").read_text(encoding="utf-8")
+    found = [json.loads(one) for one in re.findall(r"^```json\n(.*?)^```$", text, re.M | re.S)]
+    data = own_form()
+    data["peers"] = [
+        {"id": peer_id, "name": name, "addrs": ["/ip4/192.168.1.10/tcp/4001"]}
+        for name, peer_id in (("anna", ANNA), ("ben", BEN), ("cleo", CLEO))
+    ]
+    data["routes"], data["models"] = found[:2], found[2:]
+    blocks_map = parsed(data)
+    assert blocks_map.n_blocks("my-llama") == 32
+    assert blocks_map.ends("my-llama") == PlacedEnds(embed=True, head=True)
+    assert blocks_map.model().fingerprint is not None
 
 
 @pytest.mark.parametrize("page", ["reroute-around-a-failed-peer.md", "add-a-machine.md"])

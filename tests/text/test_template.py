@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gptnode.errors import TextError
 from gptnode.text.builtin_templates import BUILTIN_TEMPLATES, builtin_template, detect_template
-from gptnode.text.template import ChatTemplate, Turn, load_template
+from gptnode.text.template import ChatTemplate, ToolCall, Turn, load_template
 from gptnode.text.tokenizer import Tokenizer
 from tests.text import templates
 from tests.text.conftest import NAMES, Maker
@@ -345,3 +345,61 @@ def test_all_marks_are_tokens_of_the_test_vocabulary(byte_level: Tokenizer) -> N
 
 def test_a_folder_without_any_file_is_no_error(tmp_path: Path, byte_level: Tokenizer) -> None:
     assert load_template(tmp_path, byte_level, None).name == "llama3"
+
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "weather", "description": "of a place", "parameters": {"type": "object"}},
+}
+CALLING = """\
+{%- for tool in tools or [] %}{{ tool | tojson }}{% endfor %}
+{%- for message in messages %}
+    {{- '<' + message.role + '>' + message.content }}
+    {%- for call in message.tool_calls or [] %}
+        {{- call.id + ':' + call.function.name + call.function.arguments | tojson }}
+    {%- endfor %}
+    {{- (message.name or '') + (message.tool_call_id or '') }}
+{%- endfor %}"""
+
+
+class TestTools:
+    TURNS = (
+        Turn("user", "Rain?"),
+        Turn("assistant", "", calls=(ToolCall("weather", {"place": "Köln"}, "c1"),)),
+        Turn("tool", "Sun.", call_id="c1", name="weather"),
+    )
+
+    def test_tools_calls_and_results_are_rendered_as_by_transformers(self) -> None:
+        theirs = their_tokenizer().apply_chat_template(
+            [turn.message() for turn in self.TURNS],
+            chat_template=CALLING,
+            tools=[TOOL],
+            tokenize=False,
+        )
+        text = ours(CALLING).render(self.TURNS, add_generation_prompt=False, tools=[TOOL])
+        assert text == theirs
+        assert 'c1:weather{"place": "Köln"}<tool>Sun.weatherc1' in text
+
+    def test_a_template_shows_whether_it_takes_tools(self) -> None:
+        assert ours(CALLING).takes_tools()
+        assert not ours(templates.CHATML).takes_tools()
+        assert not ours(templates.LLAMA_3).takes_tools()  # it refuses them
+
+    def test_a_list_of_templates_may_have_one_for_tools(self, make_folder: Maker) -> None:
+        entries = [
+            {"name": "default", "template": "{{ messages[0].content }}"},
+            {"name": "tool_use", "template": CALLING},
+        ]
+        config = {"chat_template": entries, **NAMES}
+        folder = make_folder(byte_level_json(["<s>", "</s>"]), tokenizer_config=config)
+        template = load_template(folder, Tokenizer.from_folder(folder), None)
+        assert template.takes_tools()
+        assert template.tool_source == CALLING
+        plain = template.render([Turn("user", "Hi")], add_generation_prompt=False)
+        assert plain == "Hi"
+
+    def test_without_tools_nothing_changes(self) -> None:
+        turns = [USER, ANSWER, AGAIN]
+        template = ours(templates.CHATML)
+        plain = template.render(turns, add_generation_prompt=True)
+        assert template.render(turns, add_generation_prompt=True, tools=[]) == plain

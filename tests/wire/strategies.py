@@ -10,6 +10,7 @@ from gptnode.span import Span
 from gptnode.wire.checks import MAX_INTEGER, MAX_TOKENS
 from gptnode.wire.draw import MAX_GUESS
 from gptnode.wire.messages import (
+    ACTIVATIONS,
     MODEL_DTYPES,
     Arrived,
     Close,
@@ -79,8 +80,20 @@ draws = st.builds(
 )
 perhaps_draws = st.none() | draws
 flags = st.booleans()
+feed_keys = st.just("") | names
 opens = st.builds(
-    Open, names, names, spans, some_tokens, model_dtypes, st.just("") | names, flags, flags
+    Open, names, names, spans, some_tokens, model_dtypes, feed_keys, flags, flags
+) | st.builds(
+    Open,
+    names,
+    names,
+    spans,
+    some_tokens,
+    st.sampled_from(["bf16", "int8", "int4"]),
+    feed_keys,
+    flags,
+    flags,
+    st.sampled_from(ACTIVATIONS),
 )
 openeds = st.builds(Opened, names, spans, integers, some_tokens, some_tokens)
 steps = st.builds(Step, tokens, tensors(), perhaps_draws)

@@ -3,6 +3,8 @@
 import { ApiError, call } from "./api.js";
 import { eventsOf } from "./events.js";
 
+const SHORTEST_S = 0.02;
+
 /** Asks, and calls `heard(text)` for each piece. Returns the figures; throws what went wrong. */
 export async function ask({ model, messages, numbers, signal, heard }) {
   const began = performance.now();
@@ -30,8 +32,8 @@ export async function ask({ model, messages, numbers, signal, heard }) {
   throw new Error("the connection ended before the answer did");
 }
 
-/** Tokens a second after the first one; null where there is nothing to tell. */
+/** Tokens a second after the first one; null where they came at once and there is nothing to tell. */
 export function speedOf({ tokens, pieces, firstS, lastS }) {
   const count = (tokens ?? pieces) - 1;
-  return count > 0 && lastS > firstS ? count / (lastS - firstS) : null;
+  return count > 0 && lastS - firstS > SHORTEST_S ? count / (lastS - firstS) : null;
 }

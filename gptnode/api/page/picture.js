@@ -107,7 +107,7 @@ export class Picture {
         shown.add(peer.peer_id);
         const spareY = y + SPARE_GAP;
         for (const [first, stop] of peer.free) {
-          under.push(svg("rect", { class: "spare", x: x(first) + 1, y: spareY, width: Math.max(3, x(stop) - x(first) - 2), height: SPARE_H, rx: 6 }));
+          under.push(svg("rect", { class: stateOf(peer.state).tone === "bad" ? "spare failed" : "spare", x: x(first) + 1, y: spareY, width: Math.max(3, x(stop) - x(first) - 2), height: SPARE_H, rx: 6 }));
         }
         over.push(...who(peer.label, peer.state, spareY + SPARE_H / 2, true));
         y = spareY + SPARE_H;

@@ -16,7 +16,9 @@ export function followAddress() {
       if (link.dataset.to === current) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    if (event?.type === "hashchange") byId(view).focus({ preventScroll: true });
+    if (event?.type !== "hashchange") return;
+    const target = asked === "message" ? asked : view; // the skip link leads into the chat
+    byId(target).focus({ preventScroll: true });
   };
   addEventListener("hashchange", show);
   wide.addEventListener("change", show);
