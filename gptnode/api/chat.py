@@ -23,12 +23,11 @@ from gptnode.api.choices import (
     run_all,
 )
 from gptnode.api.desk import Desk
-from gptnode.api.errors import unsupported
+from gptnode.api.forms import answer_form, offered_tools
 from gptnode.api.logprobs import chat_logprobs
-from gptnode.api.prompts import offered_tools
 from gptnode.api.refusals import check_chat
 from gptnode.api.schemas import ChatRequest
-from gptnode.api.tool_calls import CallReader, CallStyle, MadeCall, call_style
+from gptnode.api.tool_calls import CallReader, MadeCall, call_style
 from gptnode.model.logprobs import TokenLogprob
 
 if TYPE_CHECKING:
@@ -66,16 +65,13 @@ async def prepare_chat(desk: Desk, request: ChatRequest) -> ChatJob:
     """
     desk.check_model(request.model)
     check_chat(request, desk.limits)
-    if request.response_format is not None and request.response_format.type != "text":
-        raise unsupported(
-            "response_format", "answers can't be held to JSON here: ask for it in the prompt"
-        )
     param = "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
     max_tokens = longest_answer(
         request.max_completion_tokens or request.max_tokens, desk.limits, param
     )
-    text, ids = await desk.prompt(request)
     style = call_style(desk.service.template.tool_source) if offered_tools(request) else None
+    form = answer_form(request, style)
+    text, ids = await desk.prompt(request, form.opening)
     choices = [
         Choice(
             index,
@@ -87,11 +83,14 @@ async def prepare_chat(desk: Desk, request: ChatRequest) -> ChatJob:
                 stop=(*desk.service.default_stop, *request.stops),
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
                 index=index,
+                grammar=form.grammar,
             ),
+            form.param,
         )
         for index in range(request.n or 1)
     ]
-    return ChatJob(desk, request, text, choices, style)
+    reader = partial(CallReader, style, form.opening) if style is not None else None
+    return ChatJob(desk, request, text, choices, reader)
 
 
 @dataclass(slots=True)
@@ -113,14 +112,14 @@ class ChatJob:
         request: ChatRequest,
         prompt: str,
         choices: list[Choice],
-        style: CallStyle | None,
+        reader: Callable[[], CallReader] | None,
     ) -> None:
-        """``style``: how the model calls the tools that it was offered; None without any."""
+        """``reader`` makes what reads calls out of one answer; None where there are no tools."""
         self._desk = desk
         self._request = request
         self._prompt = prompt
         self._choices = choices
-        self._style = style
+        self._reader = reader
         self._id = f"chatcmpl-{token_hex(16)}"
         self._created_s = int(time.time())
         self._usage = Usage()
@@ -196,7 +195,7 @@ class ChatJob:
         said: Callable[[int, str | MadeCall, Piece | None], Awaitable[None]],
         ended: Callable[[int, str], Awaitable[None]],
     ) -> None:
-        reader = CallReader(self._style) if self._style is not None else None
+        reader = self._reader() if self._reader is not None else None
         held: list[TokenLogprob] = []
         n_calls = 0
 

@@ -12,9 +12,11 @@ from gptnode.api.config import ApiLimits, Defaults
 from gptnode.api.errors import ApiError
 from gptnode.api.logprobs import ShownTokens
 from gptnode.api.schemas import SamplingFields
+from gptnode.errors import UsageError
 from gptnode.model.logprobs import TokenLogprob
 from gptnode.model.sampler import Sampling
 from gptnode.node.answer import Answer, AnswerSettings
+from gptnode.text.grammar import Grammar
 
 if TYPE_CHECKING:
     from gptnode.node.service import Service
@@ -48,6 +50,8 @@ class Choice:
     index: int
     ids: tuple[int, ...]
     settings: AnswerSettings
+    form_param: str = ""
+    """The field of the request that asked for the form of the answer, if one did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +78,24 @@ async def answer_choice(
     """Answer one choice; the answer, and how many tokens of its prompt were in caches already.
 
     Raises:
+        ApiError: the form of the answer can't be kept to.
         GptNodeError: the prompt is too long, this node is full, or no peer lives.
     """
-    async with service.context(choice.ids) as context:
-        answering = context.answer(choice.ids, choice.settings)
-        reused_tokens = context.reused_tokens
-        shown = ShownTokens(service.tokenizer)
-        async for text in answering:
-            await emit(Piece(text, shown.take(text, answering.logprobs)))
-        return answering.result(), reused_tokens
+    try:
+        async with service.context(choice.ids) as context:
+            answering = context.answer(choice.ids, choice.settings)
+            reused_tokens = context.reused_tokens
+            shown = ShownTokens(service.tokenizer)
+            async for text in answering:
+                await emit(Piece(text, shown.take(text, answering.logprobs)))
+            return answering.result(), reused_tokens
+    except UsageError as error:
+        param = choice.form_param
+        if not param:
+            raise
+        raise ApiError(
+            400, f"{param}: {error.detail}", param=param, code="invalid_value"
+        ) from error
 
 
 def answer_settings(
@@ -93,6 +106,7 @@ def answer_settings(
     stop: tuple[str | tuple[int, ...], ...],
     top_logprobs: int | None,
     index: int,
+    grammar: Grammar | None = None,
 ) -> AnswerSettings:
     """How the choice of that ``index`` is to be answered; each has a seed of its own."""
 
@@ -108,7 +122,7 @@ def answer_settings(
         repetition_penalty=given(request.repetition_penalty, defaults.repetition_penalty),
         seed=None if request.seed is None else (request.seed + index) % SEEDS,
     )
-    return AnswerSettings(sampling, max_tokens, stop, top_logprobs)
+    return AnswerSettings(sampling, max_tokens, stop, top_logprobs, grammar)
 
 
 def longest_answer(asked: int | None, limits: ApiLimits, param: str) -> int | None:

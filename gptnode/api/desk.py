@@ -65,8 +65,8 @@ class Desk:
                 code="model_not_found",
             )
 
-    async def prompt(self, request: ChatRequest) -> tuple[str, list[int]]:
-        """The text of a chat's prompt, and its ids.
+    async def prompt(self, request: ChatRequest, opening: str = "") -> tuple[str, list[int]]:
+        """The text of a chat's prompt with ``opening`` behind it, and its ids.
 
         Raises:
             ApiError: a message is wrong or doesn't reach the model.
@@ -75,6 +75,7 @@ class Desk:
         long = sum(_chars(message.content) for message in request.messages) > INLINE_CHARS
         async with self._one_at_a_time:
             text = await _run(partial(prompt_text, self.service.template, request), in_thread=long)
+        text += opening
         return text, await _run(partial(self.transcripts.encode, text), in_thread=long)
 
     async def encode(self, text: str) -> list[int]:

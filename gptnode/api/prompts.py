@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from gptnode.api.errors import ApiError, unsupported
-from gptnode.api.schemas import ChatRequest, Message, RequestedCall, Tool
+from gptnode.api.forms import offered_tools
+from gptnode.api.schemas import ChatRequest, Message, RequestedCall
 from gptnode.text.template import ChatTemplate, ToolCall, Turn
 
-__all__ = ["offered_tools", "prompt_text"]
+__all__ = ["prompt_text"]
 
 
 def prompt_text(template: ChatTemplate, request: ChatRequest) -> str:
@@ -49,28 +50,6 @@ def prompt_text(template: ChatTemplate, request: ChatRequest) -> str:
                 code="unsupported_message",
             )
     return text
-
-
-def offered_tools(request: ChatRequest) -> list[Tool]:
-    """The tools that the model is told of.
-
-    Raises:
-        ApiError: ``tool_choice`` asks for what can't be forced, or is wrong.
-    """
-    match request.tool_choice:
-        case None | "auto":
-            return request.tools or []
-        case "none":
-            return []
-        case "required" | {"type": "function"} | {"type": "allowed_tools"}:
-            raise unsupported("tool_choice", "a call can't be forced here: use auto or none")
-        case _:
-            raise ApiError(
-                400,
-                "tool_choice is auto or none here",
-                param="tool_choice",
-                code="invalid_value",
-            )
 
 
 def _turns(messages: Sequence[Message]) -> list[Turn]:

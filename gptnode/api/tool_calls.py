@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
-__all__ = ["CallReader", "CallStyle", "MadeCall", "call_style"]
+__all__ = ["MISTRAL_MARK", "OPENING", "CallReader", "CallStyle", "MadeCall", "call_style"]
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 MISTRAL_MARK = "[TOOL_CALLS]"
@@ -53,10 +53,10 @@ def call_style(template: str) -> CallStyle:
 class CallReader:
     """Splits an answer that comes piece by piece into text and calls."""
 
-    def __init__(self, style: CallStyle) -> None:
-        """At the beginning of an answer."""
+    def __init__(self, style: CallStyle, opening: str = "") -> None:
+        """At the beginning of an answer; ``opening`` is what its prompt has of it already."""
         self._style = style
-        self._held = ""
+        self._held = opening
         self._whole = False  # all of it is one call, or several, or text: known at the end
         self._plain = False  # all of it is text
         self.n_calls = 0

@@ -73,6 +73,7 @@ class Asked:
             max_tokens=asked.get("max_tokens"),
             stop=(*(service.default_stop if self.is_chat else ()), *stops),
             top_logprobs=asked.get("top_logprobs"),
+            grammar=asked.get("grammar"),
         )
 
 

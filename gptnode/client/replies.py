@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from gptnode.model.logprobs import TokenLogprob
+    from gptnode.text.grammar import Grammar
 
 __all__ = ["FinishReason", "Messages", "Reply", "Settings", "Usage"]
 
@@ -23,6 +24,7 @@ class Settings(TypedDict, total=False):
     ``repetition_penalty`` do nothing. ``max_tokens``: the most of an answer, as many as the context
     has room for by default. ``seed``: the same one gives the same answer. ``stop``: texts that end
     it. ``top_logprobs``: tell how likely the model found each token, and so many others.
+    ``grammar``: the form that it has to have.
     """
 
     max_tokens: int | None
@@ -34,6 +36,7 @@ class Settings(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     top_logprobs: int | None
+    grammar: Grammar | None
 
 
 @dataclass(frozen=True, slots=True)

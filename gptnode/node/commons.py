@@ -7,6 +7,7 @@ a peer that failed one context is avoided by all, and one that some context uses
 from __future__ import annotations
 
 import weakref
+from collections.abc import Collection
 from typing import Protocol
 
 from gptnode.model.shard import BlockStack
@@ -31,6 +32,10 @@ class UsesStages(Protocol):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Those in use now."""
+        ...
+
+    def shun(self, peer_ids: Collection[str]) -> None:
+        """Do without ``peer_ids``, which were found to be wrong, and what came of them."""
         ...
 
 
@@ -64,12 +69,24 @@ class Commons:
         self._source = source
         self._lane = lane
         self._batcher = Batcher(lane) if joint else None
+        self._told_route = ""
         self._contexts: weakref.WeakSet[UsesStages] = weakref.WeakSet()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages that are in use by some context."""
         return tuple(stage for context in self._contexts for stage in context.stages)
+
+    def is_known_route(self, route: str) -> bool:
+        """Whether the last of several contexts that was opened said that it has this ``route``."""
+        known, self._told_route = self._told_route, route
+        return self._batcher is not None and known == route
+
+    def shun(self, peer_ids: Collection[str], by: UsesStages) -> None:
+        """Have all contexts do without ``peer_ids``; ``by`` knows already."""
+        for context in self._contexts:
+            if context is not by:
+                context.shun(peer_ids)
 
     def join(self, context: UsesStages) -> None:
         """One context more; it leaves by being forgotten."""

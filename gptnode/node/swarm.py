@@ -243,6 +243,11 @@ class Swarm:
         self._patience.has_worked = True
         self._patience.begin()
 
+    def shun(self, peer_ids: Collection[str]) -> None:
+        """Do without ``peer_ids``, which another context found to be wrong; begin anew."""
+        if self._drop(peer_ids):
+            self.verifier.spoil()
+
     def be_patient_anew(self) -> None:
         """Somebody asks: whoever waited before waits no more."""
         self._patience.begin()
@@ -378,16 +383,22 @@ class Swarm:
         """Do without ``peer_ids`` from now on, and say why; whether one of them was in use."""
         for peer_id in peer_ids:
             self._planner.health.distrust(peer_id, cause)
-        spoiled = [stage for stage in self._stages if stage.peer_id in peer_ids]
-        self._stages = tuple(stage for stage in self._stages if stage not in spoiled)
-        self._retire_soon(spoiled)
-        for stage in spoiled:
-            self.meter.hop_failed(self.label(stage.peer_id), TroubleKind.WRONG.value, was_open=True)
+        self._commons.shun(peer_ids, by=self)
+        spoiled = self._drop(peer_ids)
         if spoiled:
             self._has_failed = True
             self._events.append(cause.detail)
         else:
             self.say(cause.detail)
+        return spoiled
+
+    def _drop(self, peer_ids: Collection[str]) -> bool:
+        """Use no stage of ``peer_ids``, who were wrong, any more; whether there was one."""
+        spoiled = [stage for stage in self._stages if stage.peer_id in peer_ids]
+        self._stages = tuple(stage for stage in self._stages if stage not in spoiled)
+        self._retire_soon(spoiled)
+        for stage in spoiled:
+            self.meter.hop_failed(self.label(stage.peer_id), TroubleKind.WRONG.value, was_open=True)
         return bool(spoiled)
 
     def _tell(self, opened: Sequence[Stage]) -> None:
@@ -395,6 +406,8 @@ class Swarm:
         new = sorted((stage for stage in opened if stage.peer_id is not None), key=_by_span)
         serves = [f"{self.label(stage.peer_id)} serves blocks {stage.span}" for stage in new]
         told_already = self._announced and not self._events
+        if serves and len(new) == len(self._stages) and not self._events:  # of a new context
+            told_already |= self._commons.is_known_route("; ".join(serves))
         if (self._events or serves) and not told_already:
             self.say("; ".join((*self._events, *serves)))
         self._events.clear()

@@ -119,6 +119,10 @@ class Verifier:
             finally:
                 self._nursery = None
 
+    def spoil(self) -> None:
+        """Somebody else found that a peer in use was wrong: all has to begin anew."""
+        self._spoiled = self.on
+
     async def settle(self) -> None:
         """Wait until all steps under comparison are compared, or can't be: a token depends on them.
 

@@ -20,6 +20,10 @@ __all__ = ["Grammar", "GrammarMatcher"]
 
 MAX_SOURCE_CHARS = 256 * 1024
 
+WHITE_SPACE = r" |\n {0,16}"
+"""Between the parts of JSON: a blank, or a new line with its indent. Without a bound, a model that
+is led where it wouldn't go by itself may write white space for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
@@ -70,7 +74,9 @@ class GrammarMatcher:
             source = (
                 LLMatcher.grammar_from_regex(grammar.source)
                 if grammar.kind == "regex"
-                else LLMatcher.grammar_from_json_schema(grammar.source)
+                else LLMatcher.grammar_from_json_schema(
+                    grammar.source, overrides={"whitespace_pattern": WHITE_SPACE}
+                )
             )
         except ValueError as error:
             raise _wrong(str(error)) from error

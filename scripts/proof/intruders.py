@@ -252,6 +252,8 @@ def _lies(target: Target, opened: Opened) -> Iterable[tuple[str, list[Message], 
     yield "other weights", [replace(ask, fingerprint="0" * 32)], code.MISMATCH
     yield "another dtype", [replace(ask, dtype="bf16")], code.MISMATCH
     yield "other blocks", [replace(ask, span=Span(0, 64))], code.NO_SPAN
+    yield "an embedding elsewhere", [replace(ask, embed=True)], code.NO_SPAN
+    yield "a head elsewhere", [replace(ask, head=True)], code.NO_SPAN
     yield "another model", [replace(ask, model="other")], code.NO_MODEL
     yield "numbers that are none", [ask, Step(0, nan)], code.BAD_TENSOR
     yield (

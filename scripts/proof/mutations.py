@@ -19,6 +19,7 @@ from gptnode.wire.messages import (
     Arrived,
     Close,
     Closed,
+    Draw,
     ErrorCode,
     Failure,
     Fed,
@@ -87,10 +88,21 @@ def _trail(rng: random.Random) -> tuple[Trace, ...]:
     return (Trace(_span(rng), 7, 0.0, 0.5),) * rng.choice((0, 0, 1, 64))
 
 
+def _draw(rng: random.Random) -> Draw | None:
+    """None, or one with or without a guess and ids that were seen."""
+    if rng.random() < 0.5:
+        return None
+    n_seen = rng.choice((0, 0, 1, 40))
+    seen = WireTensor("i32", (n_seen,), rng.randbytes(4 * n_seen)) if n_seen else None
+    guess = tuple(rng.randrange(2**31) for _ in range(rng.choice((0, 0, 3, 64))))
+    return Draw(0.7, 40, 0.9, 0.01, 1.1, rng.getrandbits(63), rng.randrange(64), guess, seen)
+
+
 _MESSAGES: tuple[Callable[[random.Random], Message], ...] = (
-    lambda rng: Open("model", "f" * 32, _span(rng), rng.randint(1, 4096), "f32", _feed_key(rng)),
+    lambda rng: Open("model", "f" * 32, _span(rng), rng.randint(1, 4096), "f32", _feed_key(rng),
+                     rng.random() < 0.5, rng.random() < 0.5),
     lambda rng: Opened("f" * 32, _span(rng), rng.getrandbits(48), 128, 16),
-    lambda rng: Step(rng.randrange(64), _tensor(rng)),
+    lambda rng: Step(rng.randrange(64), _tensor(rng), _draw(rng)),
     lambda rng: Stepped(rng.randrange(64), _span(rng), "f" * 32, 7, _tensor(rng), 0.0, 0.5),
     lambda rng: Truncate(rng.randrange(64)),
     lambda rng: Truncated(rng.randrange(64)),
@@ -98,7 +110,7 @@ _MESSAGES: tuple[Callable[[random.Random], Message], ...] = (
     lambda rng: Forwarding(rng.choice(("", *TEXTS))),
     lambda rng: Feed("k" + _feed_key(rng)[1:]),
     lambda rng: Fed(16),
-    lambda rng: Relay(rng.randint(1, 8), rng.randrange(64), _tensor(rng), _trail(rng)),
+    lambda rng: Relay(rng.randint(1, 8), rng.randrange(64), _tensor(rng), _trail(rng), _draw(rng)),
     lambda rng: Relayed(rng.randint(1, 8)),
     lambda rng: Arrived(rng.randint(1, 8), rng.randrange(64), _tensor(rng), _trail(rng)),
     lambda rng: Stranded(rng.randint(1, 8), rng.choice(TEXTS)),

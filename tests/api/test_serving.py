@@ -93,13 +93,19 @@ def test_the_helper_for_streams_gathers_calls() -> None:
     assert [call.function.name for call in message.tool_calls or ()] == ["weather", "weather"]
 
 
-def test_an_answer_that_must_have_a_form_is_refused() -> None:
+def test_answers_are_parsed_into_models() -> None:
     class Weather(BaseModel):
         rain: bool
 
-    with client_of(ScriptedService("{}")) as client, pytest.raises(openai.BadRequestError) as bad:
-        client.chat.completions.parse(model="scripted", messages=RAIN, response_format=Weather)
-    assert bad.value.param == "response_format"
+    service = ScriptedService('{"rain": ', "true}")
+    with client_of(service) as client:
+        done = client.chat.completions.parse(
+            model="scripted", messages=RAIN, response_format=Weather
+        )
+    assert done.choices[0].message.parsed == Weather(rain=True)
+    grammar = service.settings[0].grammar
+    assert grammar is not None
+    assert json.loads(grammar.source)["required"] == ["rain"]
 
 
 def test_a_client_comes_back_when_it_is_told_to() -> None:

@@ -1,4 +1,4 @@
-"""Options that commands share: sizes, and where the identity is by default."""
+"""Options that commands share: sizes, addresses, and where the identity is by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptnode.cli.options import byte_size, default_identity_path
+from gptnode.cli.options import byte_size, default_identity_path, host_and_port
 
 
 @click.command()
@@ -67,3 +67,25 @@ def test_the_identity_is_in_the_users_configuration(
     assert default_identity_path({"XDG_CONFIG_HOME": "relative/path"}) == expected
     other = default_identity_path({"XDG_CONFIG_HOME": "/somewhere"})
     assert other == Path("/somewhere/gptnode/identity.key")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9100", ("127.0.0.1", 9100)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:9100", ("::1", 9100)),
+        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
+        (None, None),
+    ],
+)
+def test_addresses_are_host_and_port(text: str | None, address: tuple[str, int] | None) -> None:
+    assert host_and_port(click.Context(sized), sized.params[0], text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "9100", ":9100", "host", "host:", "h:65536", "::1:9100", "a b:1"]
+)
+def test_what_is_no_address_is_a_usage_error(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"127\.0\.0\.1:9100"):
+        host_and_port(click.Context(sized), sized.params[0], text)

@@ -122,6 +122,7 @@ def test_the_options_are_what_the_server_is_told(server: FakeServer) -> None:
         *("--device", "cuda:1", "--threads", "3", "--dtype", "f16"),
         *("--max-sessions", "5", "--kv-memory", "512MiB"),
         *("--max-sessions-per-peer", "2", "--kv-memory-per-peer", "100MiB"),
+        *("--metrics", "127.0.0.1:9100"),
     )
     assert server.configs == [
         ServeConfig(
@@ -136,6 +137,7 @@ def test_the_options_are_what_the_server_is_told(server: FakeServer) -> None:
             max_peer_sessions=2,
             kv_bytes=512 << 20,
             peer_kv_bytes=100 << 20,
+            metrics=("127.0.0.1", 9100),
         )
     ]
 

@@ -12,12 +12,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 
 from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
 from gptnode.demo.layout import lay_out_swarm
@@ -93,6 +95,17 @@ def test_a_text_completion_and_its_stream(client: OpenAI) -> None:
     assert whole.choices[0].logprobs is not None
     streamed = client.completions.create(**asked, stream=True)
     assert "".join(chunk.choices[0].text for chunk in streamed) == whole.choices[0].text
+
+
+def test_an_answer_is_parsed_into_a_model(client: OpenAI) -> None:
+    class Trip(BaseModel):
+        city: Literal["Bonn", "Kiel"]
+        by_train: bool
+
+    done = client.chat.completions.parse(
+        model=MODEL_NAME, messages=QUESTION, temperature=0, max_tokens=200, response_format=Trip
+    )
+    assert isinstance(done.choices[0].message.parsed, Trip)
 
 
 def test_models(client: OpenAI) -> None:

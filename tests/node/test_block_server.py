@@ -103,9 +103,9 @@ async def test_tensors_become_bytes_in_the_lane(
     host.servers["anna"] = make_server(ALL)
     threads: list[int] = []
 
-    def noted(x: torch.Tensor) -> WireTensor:
+    def noted(x: torch.Tensor, *, scaled: bool) -> WireTensor:
         threads.append(threading.get_ident())
-        return to_wire(x)
+        return to_wire(x, scaled=scaled)
 
     monkeypatch.setattr("gptnode.node.served_context.to_wire", noted)
     async with session(host, "anna", open_for(source)) as (channel, _):

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from gptnode.errors import MapError
 from gptnode.node.client import Client
+from gptnode.node.meter import NO_METER
 from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
 from tests.routing.maps import own_form
 
@@ -24,6 +25,7 @@ class RecordingSwarm:
 
     def __init__(self, blocks_map: BlocksMap) -> None:
         self.blocks_map = blocks_map
+        self.meter = NO_METER
         self.taken: list[tuple[BlocksMap, bool]] = []
         self.said: list[str] = []
 

@@ -21,6 +21,7 @@ from gptnode.node.draft_length import DraftLength
 from gptnode.node.drafting import Drafter, DraftModel, find_draft, give_draft, load_draft
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.node.runtime import find_model, open_engine
+from gptnode.routing.entries import PlacedEnds
 from tests.tiny_llama import write_tiny_llama, write_truncated
 
 from .benches import PROMPT, Bench, SwarmOf
@@ -136,6 +137,22 @@ async def test_over_peers_the_tokens_are_the_same_too(
     for sampling in SAMPLINGS:
         said = await swarm.sampled(PROMPT, 25, sampling)
         assert said == await whole.sampled(PROMPT, 25, sampling)
+
+
+@pytest.mark.usefixtures("always_three")
+@pytest.mark.parametrize("kind", ["the model", "half of it"])
+async def test_peers_with_the_head_draw_the_same_tokens_for_a_draft_model(
+    swarm_of: SwarmOf, whole: Bench, give: Give, kind: str
+) -> None:
+    ends = PlacedEnds(embed=True, head=True)
+    thin = swarm_of(("0-1", ("anna",)), ("2-3", ("ben",)), ends=ends, rings=True, speculate=True)
+    await give(thin, kind)
+    for sampling in SAMPLINGS:
+        said = await thin.sampled(PROMPT, 25, sampling)
+        assert said == await whole.sampled(PROMPT, 25, sampling)
+    speculation = thin.generator.speculation
+    assert speculation is not None
+    assert (speculation.drafted_right == speculation.drafted > 0) is (kind == "the model")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,6 +12,7 @@ import trio.testing
 from torch import Tensor
 
 from gptnode.model.native import binding
+from gptnode.model.native.blocks import MAX_ROWS
 from gptnode.model.shard import Head
 from gptnode.node.compute import ComputeLane
 from gptnode.node.head_batching import HeadBatcher
@@ -110,3 +111,37 @@ async def test_after_a_batch_of_several_the_next_waits_for_as_many(
         assert len(finished) == 2, "it waits for the other one"
         nursery.start_soon(ask, "ben")
     assert len(finished) == 4
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+async def test_a_context_may_have_several_rows_and_each_is_as_if_alone(
+    dtype: str, lane: ComputeLane, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = head_of(tiny_model, dtype)
+    counts = (1, 3, MAX_ROWS - 2, 2, MAX_ROWS + 5)
+    asked = [torch.randn(count, 1, D_MODEL).to(head.norm.weight.dtype) for count in counts]
+    expected = [torch.cat([head(row[None]) for row in rows]) for rows in asked]
+    sizes: list[int] = []
+    call = Head.__call__
+
+    def counted(self: Head, hidden: Tensor) -> Tensor:
+        sizes.append(hidden.shape[0])
+        return call(self, hidden)
+
+    monkeypatch.setattr(Head, "__call__", counted)
+    batcher, may_go_on = HeadBatcher(lane, head), threading.Event()
+    same: dict[int, bool] = {}
+
+    async def ask(number: int) -> None:
+        logits, _ = await batcher.run(asked[number], lambda logits: logits.clone())
+        same[number] = torch.equal(logits, expected[number])
+
+    lane.run_soon(may_go_on.wait)
+    async with trio.open_nursery() as nursery:
+        for number in range(len(counts)):
+            nursery.start_soon(ask, number)
+        await trio.testing.wait_all_tasks_blocked()
+        may_go_on.set()
+    assert same == dict.fromkeys(range(len(counts)), True)
+    assert sum(sizes) == sum(counts)
+    assert max(sizes) == (MAX_ROWS if dtype == "bf16" and binding.available else 1)

@@ -51,6 +51,7 @@ async def test_a_server_that_serves_is_reachable_and_gives_nothing_for_it(
             assert reach.round_trip_s is not None
             assert 0 < reach.round_trip_s < 1
         assert await pages.value(names.SESSIONS_OPENED, model="tiny") == 0
+        assert await pages.value(names.SESSIONS_ENDED, how="closed") == 0
         assert await pages.value(names.CONNECTIONS) == 1  # it is kept for the next knock
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from gptnode.errors import GptNodeError, ServiceBusyError, UsageError
+from gptnode.demo.bundled import bundled_model_folder
+from gptnode.errors import GptNodeError, ServiceBusyError, StreamLostError
 from gptnode.model.sampler import Sampling
 from gptnode.node.allow_list import AllowList
 from gptnode.node.answer import Answer, AnswerSettings
@@ -24,7 +26,7 @@ from gptnode.node.config import ClientConfig, ServiceLimits
 from gptnode.node.ends import OwnEnds
 from gptnode.node.events import EventLog
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
-from gptnode.node.runtime import Ground
+from gptnode.node.runtime import Ground, open_service
 from gptnode.node.service import Service, ServiceModel
 from gptnode.node.stages import RemoteStage
 from gptnode.routing.blocks_map import BlocksMap
@@ -104,6 +106,7 @@ def service_of(
         *,
         speculate: bool = False,
         wait_s: float = 0.0,
+        verify: float = 0.0,
         max_sessions: int = 64,
         **limits: Any,
     ) -> Opened:
@@ -116,7 +119,7 @@ def service_of(
         commons = Commons(source, lane, joint=True)
         ground = Ground(
             source=source,
-            config=ClientConfig(wait_s=wait_s, speculate=speculate, rings=False),
+            config=ClientConfig(wait_s=wait_s, verify=verify, speculate=speculate, rings=False),
             max_tokens=512,
             lane=lane,
             nursery=nursery,
@@ -301,6 +304,16 @@ async def test_closing_the_service_ends_all_sessions(service_of: ServiceOf) -> N
     await opened.until_sessions(anna=0, ben=0)
 
 
+async def test_contexts_that_take_the_usual_route_say_so_once(
+    service_of: ServiceOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptnode.node.events.SAME_WITHIN_S", 0.0)
+    opened = service_of(max_idle=0)
+    for _ in range(3):
+        await opened.answer(PROMPT, 1)
+    assert opened.told == ["anna serves blocks 0-1; ben serves blocks 2-3"]
+
+
 # Who has to wait, and for how long
 
 
@@ -429,6 +442,34 @@ async def test_what_one_context_learns_of_a_peer_all_know(
     assert states == {"anna": "connected", "ben": "down", "cleo": "connected"}
 
 
+async def test_a_peer_that_one_context_finds_to_be_wrong_is_left_by_all_and_they_begin_anew(
+    service_of: ServiceOf, whole: Bench, host: MemoryHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = service_of(make_map(("0-1", ("anna", "cleo")), ("2-3", ("ben",))), verify=1e-9)
+    forward = RemoteStage.forward
+
+    async def wrong_at_anna(self: RemoteStage, hidden: torch.Tensor, *rest: Any) -> Any:
+        return await forward(self, -hidden if self.peer_id == "anna" else hidden, *rest)
+
+    monkeypatch.setattr(RemoteStage, "forward", wrong_at_anna)
+    async with (
+        opened.service.context(PROMPTS[0]) as first,
+        opened.service.context(PROMPTS[1]) as second,
+    ):
+        for context, ids in ((first, PROMPTS[0]), (second, PROMPTS[1])):
+            async for _ in context.answer(ids, settings(3)):
+                pass
+            assert context.uses("anna")
+        first.swarm._distrust({"anna"}, StreamLostError("anna is wrong"))
+        begun = [*PROMPTS[1], 20, 21]
+        answering = second.answer(begun, settings(10))
+        async for _ in answering:
+            pass
+        assert not second.uses("anna")
+        assert second.prefilled_tokens >= len(begun)
+    assert answering.result().ids == await alone(whole, begun, 10)
+
+
 async def test_without_any_peer_the_error_names_it_and_the_next_answer_can_work(
     service_of: ServiceOf, whole: Bench, host: MemoryHost, make_server: MakeServer
 ) -> None:
@@ -480,32 +521,33 @@ async def test_without_being_asked_for_no_log_probabilities_are_kept(
 
 
 @pytest.mark.parametrize("speculate", [False, True])
-@pytest.mark.parametrize("seed", [None, 1, 2])
+@pytest.mark.parametrize("seed", [None, 1])
 async def test_an_answer_keeps_to_its_grammar_with_guesses_or_without(
-    service_of: ServiceOf, speculate: bool, seed: int | None
+    speculate: bool, seed: int | None
 ) -> None:
-    opened = service_of(speculate=speculate)
-    grammar = Grammar.regex("(w1|w2)(w3|w4)(w5|w6){2,4}")
-    ids = [5, 6, 7, 5, 6, 7, 5, 6]
-    async with opened.service.context(ids) as context:
-        answering = context.answer(ids, settings(20, seed, grammar=grammar, top_logprobs=1))
-        async for _ in answering:
-            pass
-    found = answering.result()
-    assert re.fullmatch("(w1|w2)(w3|w4)(w5|w6){2,4}", found.text.replace(" ", ""))
-    assert found.stop_reason == "end"
-    assert len(answering.logprobs) == found.completion_tokens
-
-
-async def test_a_grammar_that_is_none_fails_the_answer_and_nothing_else(
-    service_of: ServiceOf,
-) -> None:
-    opened = service_of()
-    with pytest.raises(UsageError, match="grammar"):
-        async with opened.service.context(PROMPT) as context:
-            async for _ in context.answer(PROMPT, settings(3, grammar=Grammar.regex("[0-9"))):
+    grammar = Grammar.json_schema(
+        {
+            "type": "object",
+            "properties": {"colours": {"type": "array", "items": {"enum": ["red", "blue"]}}},
+            "required": ["colours"],
+            "additionalProperties": False,
+        }
+    )
+    config = ClientConfig(model_dir=bundled_model_folder(), threads=1, speculate=speculate)
+    async with open_service(config, ServiceLimits(), report=lambda line: None) as service:
+        ids = service.tokenizer.encode('{"colours": ["red", "blue", "red", "blue"]} and then')
+        async with service.context(ids) as context:
+            answering = context.answer(ids, settings(80, seed, grammar=grammar, top_logprobs=1))
+            async for _ in answering:
                 pass
-    assert (await opened.answer(PROMPT, 2)).completion_tokens >= 1
+        found = answering.result()
+        assert len(answering.logprobs) == found.completion_tokens
+        if found.stop_reason == "end":
+            assert set(json.loads(found.text)["colours"]) <= {"red", "blue"}
+        else:
+            assert re.match(r'\{\s*"colours"\s*:\s*\[', found.text)
+        if not speculate:
+            assert context.guesses == (0, 0)
 
 
 async def test_a_stage_that_is_cancelled_while_it_waits_does_not_block_others(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,10 +46,11 @@ def bundled(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield swarm
 
 
-@pytest.fixture
-def endless(browser: Browser, tmp_path: Path) -> Iterator[Swarm]:
-    """A random model on two servers: its answers are long."""
-    write_tiny_model(tmp_path / "tiny", n_blocks=4, max_positions=4096)
-    model = {"name": "tiny", "path": str(tmp_path / "tiny"), "dtype": "f32"}
-    with swarm_of(tmp_path, model, ("0-1", "2-3")) as swarm:
+@pytest.fixture(scope="module")
+def endless(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+    """A random model on two servers: its answers are long. Tests start again what they kill."""
+    folder = tmp_path_factory.mktemp("endless")
+    write_tiny_model(folder / "tiny", n_blocks=4, max_positions=4096)
+    model = {"name": "tiny", "path": str(folder / "tiny"), "dtype": "f32"}
+    with swarm_of(folder, model, ("0-1", "2-3")) as swarm:
         yield swarm

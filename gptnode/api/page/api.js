@@ -5,6 +5,7 @@ import { load, save } from "./storage.js";
 
 let token = load("token", "", "sessionStorage");
 let asking = null;
+let declined = false;
 
 /** An answer that is no success; `body` is what the node said, if it said JSON. */
 export class ApiError extends Error {
@@ -16,15 +17,18 @@ export class ApiError extends Error {
   }
 }
 
-/** The response to a request that worked; throws `ApiError`, or what fetch throws. */
-export async function call(path, { headers = {}, ...rest } = {}) {
+/**
+ * The response to a request that worked; throws `ApiError`, or what fetch throws.
+ * `unasked`: no person wants this now, so one who has declined to give a token isn't asked again.
+ */
+export async function call(path, { headers = {}, unasked = false, ...rest } = {}) {
   for (;;) {
     const used = token;
     const bearer = used ? { authorization: `Bearer ${used}` } : {};
     const response = await fetch(path, { cache: "no-store", ...rest, headers: { ...headers, ...bearer } });
     if (response.ok) return response;
     const error = await errorOf(response);
-    if (response.status !== 401) throw error;
+    if (response.status !== 401 || (unasked && declined && token === used)) throw error;
     if (token === used && !(await askForToken(Boolean(used)))) throw error;
   }
 }
@@ -57,7 +61,8 @@ function askForToken(wasWrong) {
       () => {
         byId("token-form").removeEventListener("submit", given);
         asking = null;
-        done(dialog.returnValue === "given");
+        declined = dialog.returnValue !== "given";
+        done(!declined);
       },
       { once: true },
     );

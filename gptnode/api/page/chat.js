@@ -72,6 +72,7 @@ export class ChatRoom {
   async #answer() {
     const turn = { role: "assistant", text: "", facts: [] };
     const view = drawAnswer();
+    for (const old of this.#turns.querySelectorAll(".retry")) old.remove();
     this.#turns.append(view.article);
     this.#busy(new AbortController());
     this.#scroll(true);
@@ -122,7 +123,6 @@ export class ChatRoom {
   /** The answer as it stays: text, facts, keys. */
   #finish(view, turn) {
     view.article.setAttribute("aria-busy", "false");
-    for (const old of this.#turns.querySelectorAll(".retry")) old.remove();
     showMarkdown(view.said, turn.text);
     if (turn.error) view.said.append(el("p", { class: "failed" }, turn.error));
     const retry = el("button", { type: "button", class: "quiet retry" }, icon("icon-retry"), "Retry");
@@ -151,6 +151,7 @@ export class ChatRoom {
       this.#turns.append(view.article);
       this.#finish(view, turn);
     }
+    for (const old of [...this.#turns.querySelectorAll(".retry")].slice(0, -1)) old.remove();
     byId("welcome").hidden = this.#conversation.turns.length > 0;
     this.#scroll(true);
   }

@@ -25,7 +25,7 @@ export class Live {
       const silence = new AbortController();
       let timer = null;
       try {
-        const response = await call("api/swarm/events", { signal: silence.signal });
+        const response = await call("api/swarm/events", { signal: silence.signal, unasked: true });
         const heard = () => {
           clearTimeout(timer);
           timer = setTimeout(() => silence.abort(), SILENCE_S * 1000);
