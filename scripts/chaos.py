@@ -3,8 +3,10 @@
     python scripts/chaos.py                                  # all, with the counts of the proof
     python scripts/chaos.py --only kill --only freeze        # some, with the counts of the proof
     python scripts/chaos.py --only kill --kill 5 --seed 7 --json
+    python scripts/chaos.py --only kill --dtype f32          # in which nothing is guessed
 
-Four real servers, two replicas of each half of the bundled model in f32, greedy. The seed is
+Four real servers, two replicas of each half of the bundled model, greedy; over rings and with
+guesses, as a chat is by default. With --ends the servers hold embedding and head, too. The seed is
 printed first; it decides about victims, prompts and moments, though a machine's own timing differs
 from run to run. The exit code is 1 where something didn't hold, 3 where this machine can't do what
 was asked for: cut links need network namespaces, and those root on Linux.
@@ -19,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +50,14 @@ RESTART_TOKENS = 48
 TAKEN_S = 2.0  # until all servers follow the map again
 
 
+@dataclass(frozen=True, slots=True)
+class Model:
+    """How the bundled model is computed, and whether servers have its embedding and head."""
+
+    dtype: str
+    ends: bool
+
+
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="Just these kinds.")
 @click.option("--kill", type=COUNT, default=200, show_default=True)
@@ -60,6 +70,10 @@ TAKEN_S = 2.0  # until all servers follow the map again
 @click.option("--chats", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(min=8), default=200, show_default=True)
 @click.option("--prompts", type=click.IntRange(1, len(PROMPTS)), default=len(PROMPTS))
+@click.option(
+    "--dtype", type=click.Choice(("bf16", "f32", "f16")), default="bf16", show_default=True
+)
+@click.option("--ends", is_flag=True, help="Embedding and head are the servers'.")
 @click.option("--seed", type=int, help="Of an earlier run, to repeat it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
@@ -67,7 +81,10 @@ def main(
     chats: int,
     max_tokens: int,
     prompts: int,
+    dtype: str,
     seed: int | None,
+    *,
+    ends: bool,
     as_json: bool,
     **asked: int,
 ) -> None:
@@ -83,35 +100,47 @@ def main(
         sys.exit(CANNOT)
     begun = time.monotonic()
     with stoppable():
-        rows = run(counts, chats, max_tokens, PROMPTS[:prompts], chosen)
+        rows = run(counts, chats, max_tokens, PROMPTS[:prompts], chosen, Model(dtype, ends))
     print_rows(rows, chosen, as_json=as_json)
     say(f"{time.monotonic() - begun:.0f} s")
     sys.exit(0 if rows and all(row.holds for row in rows) else 1)
 
 
 def run(
-    counts: dict[str, int], chats: int, max_tokens: int, prompts: tuple[str, ...], seed: int
+    counts: dict[str, int],
+    chats: int,
+    max_tokens: int,
+    prompts: tuple[str, ...],
+    seed: int,
+    model: Model,
 ) -> list[Row]:
     """The rows of the kinds in ``counts``, one after another, over as few swarms as possible."""
     rows: list[Row] = []
     if counts.keys() - {"blackhole"}:
         names = [f"chat-{number}" for number in range(chats)]
-        with four_servers(clients=("client", "alone", *names)) as swarm:
+        with four_servers(model, clients=("client", "alone", *names)) as swarm:
             rows += disturbed(swarm, counts, names, max_tokens, prompts, seed)
     if "blackhole" in counts:
         say(f"blackhole, {counts['blackhole']} times ...")
-        rows.append(cuts(max_tokens, prompts, seed, counts["blackhole"]))
+        rows.append(cuts(max_tokens, prompts, seed, counts["blackhole"], model))
     return rows
 
 
 @contextmanager
 def four_servers(
-    *, clients: Sequence[str] = ("client",), places: Mapping[str, Place] | None = None
+    model: Model, *, clients: Sequence[str] = ("client",), places: Mapping[str, Place] | None = None
 ) -> Iterator[Swarm]:
     """A swarm of SERVERS in a folder of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="gptnode-chaos-") as name,
-        Swarm(Path(name), SERVERS, clients=clients, places=places) as swarm,
+        Swarm(
+            Path(name),
+            SERVERS,
+            clients=clients,
+            dtype=model.dtype,
+            ends=model.ends,
+            places=places,
+        ) as swarm,
     ):
         yield swarm
 
@@ -163,9 +192,9 @@ def disturbed(
     return rows
 
 
-def cuts(max_tokens: int, prompts: tuple[str, ...], seed: int, count: int) -> Row:
+def cuts(max_tokens: int, prompts: tuple[str, ...], seed: int, count: int, model: Model) -> Row:
     """Links that go silent."""
-    with Wires(tuple(SERVERS)) as wires, four_servers(places=wires.places) as swarm:
+    with Wires(tuple(SERVERS)) as wires, four_servers(model, places=wires.places) as swarm:
         round_ = Round.prepare(swarm, prompts, max_tokens, random.Random(seed), say)
         row = cut_one(round_, wires, count)
         row.require(swarm.tracebacks() == 0, f"{swarm.tracebacks()} tracebacks in servers' logs")

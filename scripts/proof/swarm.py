@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
+from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder, count_blocks
 from gptnode.demo.layout import free_ports
 from gptnode.net.identity import create_identity
 
@@ -179,12 +179,14 @@ class Swarm:
         *,
         clients: Sequence[str] = ("client",),
         dtype: str = "f32",
+        ends: bool = False,
         options: Sequence[str] = (),
         places: Mapping[str, Place] | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         """``servers``: name -> blocks ("0-3"), replicas in order. Nothing is started yet.
 
+        ``ends``: those with the first and the last block have embedding and head, too.
         ``places`` are those that aren't here, ``variables`` go to all servers' environments.
         """
         self.folder = folder
@@ -204,6 +206,7 @@ class Swarm:
         self.keys = {name: folder / f"{name}.key" for name in clients}
         self.client_ids = {name: create_identity(path).peer_id for name, path in self.keys.items()}
         self.dtype = dtype
+        self.ends = ends
         self.write_map()
 
     @property
@@ -223,9 +226,18 @@ class Swarm:
                 {"name": server.name, "id": server.peer_id, "addrs": [server.addr]}
                 for server in self.servers.values()
             ],
-            "routes": [{"blocks": blocks, "peers": peers} for blocks, peers in routes.items()],
+            "routes": [
+                {"blocks": blocks, "peers": peers, **self._ends_of(blocks)}
+                for blocks, peers in routes.items()
+            ],
             "clients": [{"name": name, "id": id_} for name, id_ in self.client_ids.items()],
         }
+
+    def _ends_of(self, blocks: str) -> dict[str, bool]:
+        first, _, last = blocks.partition("-")
+        n_blocks = count_blocks(bundled_model_folder())
+        found = {"embed": first == "0", "head": int(last or first) == n_blocks - 1}
+        return {name: True for name, has in found.items() if self.ends and has}
 
     def write_map(self) -> None:
         """Put the map there, whole or not at all."""
