@@ -20,7 +20,8 @@ from gptnode.node.batching import Batcher
 from gptnode.node.bench_user import BenchUser, open_user_stages
 from gptnode.node.config import ClientConfig
 from gptnode.node.nursery import background_nursery
-from gptnode.node.runtime import find_model, open_engine
+from gptnode.node.opened_model import find_model
+from gptnode.node.runtime import open_engine
 
 ROUNDS = 2
 START_TOKENS = 128

@@ -22,7 +22,8 @@ import trio
 from gptnode.model.sampler import Sampler, Sampling
 from gptnode.node.config import ClientConfig
 from gptnode.node.generator import Generator
-from gptnode.node.runtime import find_model, open_engine
+from gptnode.node.opened_model import find_model
+from gptnode.node.runtime import open_engine
 
 SLICE = 8
 PREFILLS = 4

@@ -195,6 +195,8 @@ def _hop(hop: HopView) -> dict[str, Any]:
         "peer_id": hop.peer_id,
         "start": hop.span.start,
         "stop": hop.span.stop,
+        "embed": hop.ends.embed,
+        "head": hop.ends.head,
         "state": hop.state,
         "round_trip_ms": _milliseconds(hop.round_trip_s),
         "replicas": list(hop.replicas),

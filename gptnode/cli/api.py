@@ -80,7 +80,10 @@ Examples:
     " several times.",
 )
 @click.option(
-    "--read-only-map", is_flag=True, help="Let the web page show the BlocksMap, not change it."
+    "--edit-map/--read-only-map",
+    "edit_map",
+    default=None,
+    help="Whether the web page may change the BlocksMap.  [default: only on loopback]",
 )
 @click.option(
     "--certificate",
@@ -163,7 +166,7 @@ def api_command(
     token: str | None,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
-    read_only_map: bool,
+    edit_map: bool | None,
     certificate: Path | None,
     key: Path | None,
     max_answers: int,
@@ -196,14 +199,15 @@ def api_command(
 
     if create_token and token_file is None:
         raise UsageError("--create-token needs --token-file FILE: it says where the token goes")
+    address = parse_address(listen)
     config = ApiConfig(
-        address=parse_address(listen),
+        address=address,
         token=_token(token_file, token, create=create_token),
         hosts=frozenset(name.lower() for name in allow_host),
         origins=frozenset(origin.lower().rstrip("/") for origin in allow_origin),
         certificate=certificate,
         key=key,
-        read_only_map=read_only_map,
+        read_only_map=not (address.is_loopback if edit_map is None else edit_map),
         limits=ApiLimits(max_body_bytes=max_body, max_answer_tokens=max_tokens),
     )
     limits = ServiceLimits(

@@ -21,10 +21,10 @@ from gptnode.routing.blocks_map import (
     BlocksMap,
     ModelEntry,
     ModelPaths,
-    blocks_text,
     examine_blocks_map,
     read_blocks_map,
 )
+from gptnode.routing.map_checks import blocks_text
 from gptnode.routing.route import Route, plan_route
 from gptnode.span import Span
 

@@ -16,7 +16,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry, blocks_text
+from gptnode.routing.blocks_map import BlocksMap, ModelEntry, PeerEntry
+from gptnode.routing.map_checks import blocks_text
 from gptnode.routing.route import Hop, plan_route
 from gptnode.span import Span
 

@@ -7,10 +7,7 @@ copied. Knows files and names; what the tensors are for is the business of `gptn
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -21,7 +18,8 @@ from torch import Tensor
 from gptnode.errors import ModelFileError, UnsupportedModelError
 from gptnode.model.config import ModelConfig
 from gptnode.model.dtypes import DTYPES, QUANTISED_BITS, SAFETENSORS_DTYPES, STORED_BITS
-from gptnode.model.mapping import map_tensor, row_slices, sample_tensors
+from gptnode.model.fingerprint import fingerprint_of
+from gptnode.model.mapping import map_tensor, row_slices
 from gptnode.model.native import binding as native
 from gptnode.model.quantised import (
     QuantisedWeight,
@@ -37,8 +35,6 @@ __all__ = ["SCALE_SUFFIX", "WeightIndex", "matrix_bits"]
 
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
-NOT_COMPUTED: Final = frozenset({"bos_id", "eos_ids", "dtype", "max_positions", "vocab_size"})
-"""Fields of ModelConfig that the fingerprint leaves out: text, or told by the tensors."""
 
 SCALE_SUFFIX: Final = "_scale"
 """The scales of the quantised matrix X lie in a tensor of the name X with this behind it."""
@@ -243,33 +239,14 @@ class WeightIndex:
                 raise ModelFileError(f"{_stored_as(entry)}, but config.json says that it is {said}")
 
     def fingerprint(self, config: ModelConfig) -> str:
-        """32 hex digits that differ between models that would compute different numbers.
-
-        Covers what the configuration makes the network compute, every tensor's name, dtype and
-        shape, and three samples of its bytes; not how the tensors are spread over files, nor the
-        dtype they are computed in. All shards have to be there. It tells models apart that were
-        mixed up, it doesn't guard against forgery.
+        """32 hex digits that tell this model from others, see `fingerprint_of`.
 
         Raises:
             ModelFileError: a file is missing, can't be read or is not what it was when opened.
         """
         for file in self.absent.values():
             raise ModelFileError(f"{file}: no such file; the fingerprint needs all of them")
-        computed = {key: value for key, value in asdict(config).items() if key not in NOT_COMPUTED}
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps(computed, sort_keys=True).encode())
-        by_file: dict[Path, list[TensorEntry]] = {}
-        for entry in self.entries.values():
-            by_file.setdefault(entry.file, []).append(entry)
-        samples = {
-            entry: sample
-            for file, entries in by_file.items()
-            for entry, sample in zip(entries, sample_tensors(file, entries), strict=True)
-        }
-        for name, entry in sorted(self.entries.items()):
-            digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-            digest.update(samples[entry])
-        return digest.hexdigest()
+        return fingerprint_of(config, self.entries)
 
     def _found(self, name: str) -> TensorEntry:
         """Where a tensor lies, whatever it is; ModelFileError if it isn't here."""

@@ -1,6 +1,6 @@
-"""Multiaddrs of TCP endpoints: reading them, and telling at which ones a listening node is reached.
+"""Addresses of TCP endpoints: reading multiaddrs, and telling where a node or its peer is reached.
 
-Knows text and the machine's interfaces. Knows no sockets, no libp2p.
+Knows text and the machine's interfaces; of a socket, whose other end it has. Knows no libp2p.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import socket
 from dataclasses import dataclass
 
 import psutil
+import trio
 
 from gptnode.errors import NetworkError
 
-__all__ = ["Endpoint", "parse_endpoint", "reachable_addrs"]
+__all__ = ["Endpoint", "host_port_text", "other_end", "parse_endpoint", "reachable_addrs"]
 
 _DNS = ("dns", "dns4", "dns6")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
@@ -76,6 +77,20 @@ def reachable_addrs(bound: Endpoint, peer_id: str) -> tuple[str, ...]:
     ip = ipaddress.ip_address(bound.host)
     hosts = _interface_hosts(bound.kind) if ip.is_unspecified else (str(ip),)
     return tuple(f"/{bound.kind}/{host}/tcp/{bound.port}/p2p/{peer_id}" for host in hosts)
+
+
+def other_end(connected: trio.socket.SocketType) -> tuple[str, int] | None:
+    """Host and port of a socket's other end, for IPv4 and IPv6; None when it is gone already."""
+    try:
+        host, port = connected.getpeername()[:2]
+    except OSError:
+        return None
+    return str(host), int(port)
+
+
+def host_port_text(host: str, port: int) -> str:
+    """``HOST:PORT``, for people, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _interface_hosts(kind: str) -> tuple[str, ...]:

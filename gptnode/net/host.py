@@ -9,33 +9,28 @@ Knows addresses, deadlines and limits. Knows no messages: what goes over a strea
 
 from __future__ import annotations
 
-import errno
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
 from gptnode.errors import (
-    NetworkError,
     PeerBusyError,
     PeerRefusedError,
     PeerTimeoutError,
     PeerUnreachableError,
 )
-from gptnode.net.addresses import Endpoint, parse_endpoint, reachable_addrs
-from gptnode.net.dialing import dial_first, os_reason
+from gptnode.net.dialing import dial_first
 from gptnode.net.handshake import (
     HandshakeError,
     Handshaker,
-    NotAllowedError,
     UnknownProtocolError,
     agree_on_protocol,
 )
 from gptnode.net.identity import Identity, short_peer_id
 from gptnode.net.link import Link, StreamSlots
-from gptnode.net.socket_connection import SocketConnection
+from gptnode.net.listener import Listener
 from gptnode.net.strangers import RefusedPeers, Stranger
 from gptnode.net.stream import PeerStream
 
@@ -43,10 +38,6 @@ __all__ = ["PROTOCOL", "Host", "PeerStream", "open_host"]
 
 PROTOCOL = "/gptnode/1.0.0"
 
-HANDSHAKE_S = 5.0
-# Strangers in the middle of a handshake; beyond it the oldest gives way, so idle sockets can't
-# keep a listed peer out.
-MAX_HANDSHAKES = 128
 # A restarted peer comes back while its dead connections still seem alive; the oldest gives way.
 MAX_LINKS_PER_PEER = 8
 SHUTDOWN_S = 0.5
@@ -67,16 +58,14 @@ class Host:
     ) -> None:
         """Use ``open_host``."""
         self.peer_id = identity.peer_id
-        self.refused = RefusedPeers()
         self._allow = allow
         self._handler = handler
         self._nursery = nursery
         self._handshaker = Handshaker(identity, allow)
         self._slots = slots
         self._links: dict[str, list[Link]] = {}
-        self._handshakes: dict[trio.CancelScope, Stranger] = {}
         self._dialling: dict[str, trio.Lock] = {}
-        self._bound: list[Endpoint] = []
+        self._listener = Listener(self._handshaker, nursery, self._run_link)
         self._ended_received = self._ended_sent = 0  # bytes of links that have ended
 
     def __repr__(self) -> str:
@@ -85,8 +74,12 @@ class Host:
     @property
     def addrs(self) -> tuple[str, ...]:
         """Multiaddrs, with /p2p/ID, at which this node can be dialled; () if it doesn't listen."""
-        found = [addr for bound in self._bound for addr in reachable_addrs(bound, self.peer_id)]
-        return tuple(dict.fromkeys(found))
+        return self._listener.addrs(self.peer_id)
+
+    @property
+    def refused(self) -> RefusedPeers:
+        """The peers that were turned away lately."""
+        return self._listener.refused
 
     def connected(self) -> tuple[str, ...]:
         """Ids of the authenticated peers with a live connection."""
@@ -106,7 +99,7 @@ class Host:
 
     def strangers(self) -> tuple[Stranger, ...]:
         """Inbound connections in the middle of their handshake."""
-        return tuple(self._handshakes.values())
+        return self._listener.strangers()
 
     # -- dialling --------------------------------------------------------------------------------
 
@@ -200,52 +193,6 @@ class Host:
             for link in links:
                 await link.ended.wait()
 
-    # -- listening -------------------------------------------------------------------------------
-
-    async def _listen(self, addr: str) -> None:
-        endpoint = parse_endpoint(addr)
-        if endpoint.is_name:
-            raise NetworkError(f"cannot listen on {addr}: give an IP address, /ip4/0.0.0.0 for all")
-        try:
-            listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise NetworkError(
-                    f"cannot listen on {addr}: the port is in use; end the program that has it, or"
-                    " choose another port (0 takes a free one)"
-                ) from None
-            raise NetworkError(f"cannot listen on {addr}: {os_reason(error)}") from error
-        for listener in listeners:
-            port: int = listener.socket.getsockname()[1]
-            self._bound.append(Endpoint(endpoint.kind, endpoint.host, port))
-        self._nursery.start_soon(self._serve, listeners)
-
-    async def _serve(self, listeners: list[trio.SocketListener]) -> None:
-        await trio.serve_listeners(self._answer, listeners, handler_nursery=self._nursery)
-
-    async def _answer(self, stream: trio.SocketStream) -> None:
-        """The life of an inbound connection."""
-        raw = SocketConnection(stream, is_initiator=False)
-        muxer = None
-        try:
-            with trio.move_on_after(HANDSHAKE_S) as scope:
-                self._handshakes[scope] = Stranger(raw.remote_addr, time.time())
-                if len(self._handshakes) > MAX_HANDSHAKES:
-                    next(iter(self._handshakes)).cancel()
-                try:
-                    muxer = await self._handshaker.answer(raw)
-                finally:
-                    self._handshakes.pop(scope, None)
-        except NotAllowedError as error:
-            self.refused.note(str(error), raw.remote_addr)
-        except HandshakeError as error:
-            log.debug("no handshake with %s: %s", raw.get_remote_address(), error)
-        finally:
-            if muxer is None:
-                raw.close_now()
-        if muxer is not None:
-            await self._run_link(Link(raw, muxer))
-
     # -- links -----------------------------------------------------------------------------------
 
     def _live_link(self, peer_id: str) -> Link | None:
@@ -304,7 +251,7 @@ async def open_host(
             host = Host(identity, allow, handler, nursery, slots or StreamSlots())
             try:
                 for addr in listen:
-                    await host._listen(addr)
+                    await host._listener.listen(addr)
                 yield host
             except BaseException as error:
                 raised = error

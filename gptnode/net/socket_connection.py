@@ -26,6 +26,7 @@ from libp2p.abc import IRawConnection
 from libp2p.connection_types import ConnectionType
 from libp2p.io.exceptions import ConnectionClosedError
 
+from gptnode.net.addresses import host_port_text, other_end
 from gptnode.net.socket_options import find_vanished_peers, keep_line_busy
 
 __all__ = ["SocketConnection", "Source"]
@@ -281,18 +282,11 @@ class SocketConnection(IRawConnection):  # type: ignore[misc]
     def remote_addr(self) -> str:
         """The other end as ``HOST:PORT``, for people; empty when it is gone already."""
         found = self.get_remote_address()
-        if found is None:
-            return ""
-        host, port = found
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return host_port_text(*found) if found is not None else ""
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """Host and port of the other end, for IPv4 and IPv6."""
-        try:
-            host, port = self._stream.socket.getpeername()[:2]
-        except OSError:
-            return None
-        return str(host), int(port)
+        return other_end(self._stream.socket)
 
     def get_transport_addresses(self) -> list[object]:
         """Nothing: only libp2p's own swarm wants them."""

@@ -23,7 +23,8 @@ from gptnode.node.bench_report import BenchReport, BenchRun, MeasuredHop
 from gptnode.node.bench_users import UsersAtOnce, measure_users
 from gptnode.node.config import PREFILL_CHUNK_TOKENS, ClientConfig
 from gptnode.node.nursery import background_nursery
-from gptnode.node.runtime import Engine, find_model, open_engine
+from gptnode.node.opened_model import find_model
+from gptnode.node.runtime import Engine, open_engine
 from gptnode.node.timing import TokenTiming
 
 __all__ = ["Advance", "BenchPlan", "measure"]

@@ -17,8 +17,9 @@ from gptnode.node.batching import Batcher
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.head_batching import HeadBatcher
 from gptnode.node.joint_stage import JointStage
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.runtime import Engine
-from gptnode.node.stages import RemoteStage, Stage
+from gptnode.node.stages import Stage
 from gptnode.node.swarm import HopView
 from gptnode.node.timing import Tally, TokenTiming
 

@@ -10,7 +10,8 @@ from gptnode.errors import GptNodeError, NetworkError, PeerUnreachableError
 from gptnode.net.host import Host
 from gptnode.node.commons import Commons
 from gptnode.node.loading import ModelSource
-from gptnode.node.stages import RemoteStage, Stage
+from gptnode.node.remote_stage import RemoteStage
+from gptnode.node.stages import Stage
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.routing.route import Hop
 from gptnode.span import Span

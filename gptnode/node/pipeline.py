@@ -22,9 +22,10 @@ from torch import Tensor
 from gptnode.errors import GptNodeError, PeerTimeoutError
 from gptnode.node.flow import Worker, flow
 from gptnode.node.pace import Pace
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.replay import ReplayLog
 from gptnode.node.ring import Ring, RingFailure, Round
-from gptnode.node.stages import HopFailure, RemoteStage, Stage
+from gptnode.node.stages import HopFailure, Stage
 from gptnode.node.timing import HopTiming
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.wire.messages import Draw

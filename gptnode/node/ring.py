@@ -18,7 +18,8 @@ import trio
 from torch import Tensor
 
 from gptnode.errors import GptNodeError, MismatchError
-from gptnode.node.stages import HopFailure, RemoteStage
+from gptnode.node.remote_stage import RemoteStage
+from gptnode.node.stages import HopFailure
 from gptnode.node.timing import HopTiming
 from gptnode.wire.messages import Arrived, Draw, Relay, Stranded
 

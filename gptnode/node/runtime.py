@@ -2,68 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
-from gptnode.errors import UsageError
 from gptnode.model.shard import BlockStack, Embedding, Head
-from gptnode.net.host import Host, open_host
-from gptnode.net.identity import load_identity
-from gptnode.node.allow_list import AllowList
+from gptnode.net.host import Host
 from gptnode.node.client import Client
-from gptnode.node.commons import Commons
-from gptnode.node.compute import ComputeLane, device_wait
-from gptnode.node.config import DEFAULT_CONTEXT_TOKENS, ClientConfig
-from gptnode.node.drafting import DraftModel, find_draft, give_draft, load_draft
-from gptnode.node.ends import Ends, OwnEnds
+from gptnode.node.compute import ComputeLane
+from gptnode.node.config import ClientConfig, ServiceLimits
+from gptnode.node.drafting import DraftModel
+from gptnode.node.ends import OwnEnds
 from gptnode.node.events import EventLog
 from gptnode.node.generator import Generator
-from gptnode.node.loading import (
-    ModelSource,
-    folder_paths,
-    open_device,
-    open_entry,
-    open_model,
-    with_activations,
-)
+from gptnode.node.ground import open_ground
+from gptnode.node.loading import ModelSource
 from gptnode.node.meter import NO_METER, Meter
 from gptnode.node.nursery import background_nursery
-from gptnode.node.readings import network_readings, service_readings
-from gptnode.node.service import Service, ServiceLimits, ServiceModel
+from gptnode.node.opened_model import OpenedModel, find_model
+from gptnode.node.readings import service_readings
+from gptnode.node.service import Service, ServiceModel
 from gptnode.node.swarm import Swarm
-from gptnode.routing.blocks_map import BlocksMap, read_blocks_map
-from gptnode.routing.entries import NO_ENDS, ModelEntry, PlacedEnds
-from gptnode.text.template import ChatTemplate, load_template
-from gptnode.text.tokenizer import Tokenizer
 
-__all__ = [
-    "Engine",
-    "Ground",
-    "OpenedModel",
-    "find_model",
-    "open_client",
-    "open_engine",
-    "open_service",
-]
+__all__ = ["Engine", "open_client", "open_engine", "open_service"]
 
 CLOSE_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedModel:
-    """The model that a client was asked for; its headers are read, its weights are not."""
-
-    source: ModelSource
-    blocks_map: BlocksMap | None
-    entry: ModelEntry | None
-
-    @property
-    def ends(self) -> PlacedEnds:
-        """The ends that the map leaves to peers."""
-        return self.blocks_map.ends(self.source.key.name) if self.blocks_map else NO_ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +71,7 @@ async def open_client(
         GptNodeError: map, identity or model folder are wrong.
     """
     model = find_model(config)
-    tokenizer, template = _text_of(model, config)
+    tokenizer, template = model.text(config.template)
     async with (
         open_engine(model, config, report=report, meter=meter) as engine,
         background_nursery() as nursery,
@@ -123,28 +88,6 @@ async def open_client(
         )
         nursery.start_soon(client.follow_map)
         yield client
-
-
-def find_model(config: ClientConfig) -> OpenedModel:
-    """The model that ``config`` means, by its map or its folder.
-
-    Raises:
-        GptNodeError: map or model folder are wrong, or neither is named.
-    """
-    blocks_map = read_blocks_map(config.map_path) if config.map_path is not None else None
-    entry = blocks_map.model(config.model_name) if blocks_map is not None else None
-    if blocks_map is not None and entry is not None:
-        source = open_entry(
-            entry, blocks_map, config.model_dir, dtype=config.dtype, device=config.device
-        )
-        blocks_map.check_blocks(source.key.name, source.config.n_blocks)
-    elif config.model_dir is not None:
-        paths = folder_paths(config.model_dir)
-        name = config.model_name or paths.folder.resolve().name
-        source = open_model(name, paths, config.dtype, open_device(config.device))
-    else:
-        raise UsageError("name a model folder with --model-dir, or a BlocksMap with --map")
-    return OpenedModel(with_activations(source, config.activations), blocks_map, entry)
 
 
 @asynccontextmanager
@@ -166,7 +109,7 @@ async def open_engine(
     Raises:
         GptNodeError: identity or weights are wrong.
     """
-    async with _open_ground(model, config, report=report, meter=meter) as ground:
+    async with open_ground(model, config, report=report, meter=meter) as ground:
         swarm = ground.swarm("", model.blocks_map, None)
         generator = ground.generator(swarm)
         host = ground.host
@@ -202,11 +145,11 @@ async def open_service(
         GptNodeError: map, identity or model folder are wrong.
     """
     model = find_model(config)
-    tokenizer, template = _text_of(model, config)
+    tokenizer, template = model.text(config.template)
     stop = template.stops + (model.entry.stop if model.entry else ())
     events = EventLog(report)
     async with (
-        _open_ground(model, config, report=events.say, joint=True, meter=meter) as ground,
+        open_ground(model, config, report=events.say, joint=True, meter=meter) as ground,
         background_nursery() as nursery,
     ):
         service = Service(
@@ -229,128 +172,3 @@ async def open_service(
             with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
                 scope.shield = True
                 await service.aclose()
-
-
-def _text_of(model: OpenedModel, config: ClientConfig) -> tuple[Tokenizer, ChatTemplate]:
-    tokenizer = Tokenizer.from_file(model.source.paths.tokenizer)
-    template = load_template(
-        model.source.paths.tokenizer.parent,
-        tokenizer,
-        config.template or (model.entry.template if model.entry else None),
-    )
-    return tokenizer, template
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What contexts are made of, and what they share."""
-
-    source: ModelSource
-    config: ClientConfig
-    max_tokens: int
-    lane: ComputeLane
-    nursery: trio.Nursery
-    allow: AllowList
-    host: Host | None
-    ends: OwnEnds
-    commons: Commons
-    draft: DraftModel | None
-    report: Callable[[str], None]
-
-    def swarm(
-        self,
-        owner: str,
-        blocks_map: BlocksMap | None,
-        make_room: Callable[[str], Awaitable[bool]] | None,
-    ) -> Swarm:
-        """A swarm without stages, for the context of ``owner``."""
-        return Swarm(
-            self.source,
-            self.lane,
-            self.nursery,
-            self.report,
-            self.allow,
-            blocks_map=blocks_map,
-            host=self.host,
-            wait_s=self.config.wait_s,
-            verify=self.config.verify,
-            commons=self.commons,
-            owner=owner,
-            make_room=make_room,
-        )
-
-    def generator(self, swarm: Swarm) -> Generator:
-        """A generator without sessions, for the context of ``swarm``."""
-        generator = Generator(
-            Ends(self.ends),
-            swarm,
-            self.max_tokens,
-            rings=self.config.rings,
-            speculate=self.config.speculate,
-        )
-        if self.draft is not None and generator.speculation is not None:
-            model = self.source.config
-            give_draft(generator.speculation, self.draft, model, self.max_tokens, self.report)
-        return generator
-
-
-@asynccontextmanager
-async def _open_ground(
-    model: OpenedModel,
-    config: ClientConfig,
-    *,
-    report: Callable[[str], None],
-    joint: bool = False,
-    meter: Meter,
-) -> AsyncIterator[Ground]:
-    """What contexts need; ``joint``: the steps of several are joined to batches."""
-    source = model.source
-    wanted_tokens = config.context_tokens or DEFAULT_CONTEXT_TOKENS
-    max_tokens = min(wanted_tokens, source.config.context_tokens)
-    allow = AllowList(model.blocks_map)
-    with ComputeLane(config.threads, wait=device_wait(source.device)) as lane:
-        async with background_nursery() as nursery, _dialler(config, model, allow) as host:
-            commons = Commons(source, lane, joint=joint, meter=meter)
-            ends, placed = commons.ends, model.ends
-            await ends.load(embedding=not placed.embed, head=not placed.head)
-            meter.watch(lambda: network_readings(host))
-            draft = await _load_draft(model, config, ends, report)
-            yield Ground(
-                source, config, max_tokens, lane, nursery, allow, host, ends, commons, draft, report
-            )
-
-
-async def _load_draft(
-    model: OpenedModel, config: ClientConfig, ends: OwnEnds, report: Callable[[str], None]
-) -> DraftModel | None:
-    """The draft model that is asked for, if tokens are to be guessed and can be."""
-    if not config.speculate:
-        return None
-    mapped = None
-    if model.entry is not None and config.map_path is not None:
-        mapped = model.entry.draft_folder(config.map_path.parent)
-    source = find_draft(config.draft, mapped, model.source, report)
-    if source is None:
-        return None
-    if model.source.key.activation_name != "bf16" or not Ends(ends).exact:
-        report(
-            "the draft model isn't used: tokens are computed together where that changes none of "
-            "them, in bf16, int8 or int4 on a CPU with gptnode's kernels"
-        )
-        return None
-    return await load_draft(source, ends.lane)
-
-
-@asynccontextmanager
-async def _dialler(
-    config: ClientConfig, model: OpenedModel, allow: AllowList
-) -> AsyncIterator[Host | None]:
-    """A host that dials and doesn't listen; none where there is nobody to dial."""
-    if model.blocks_map is None:
-        yield None
-        return
-    if config.identity_path is None:
-        raise UsageError("a chat over a BlocksMap needs an identity: --identity FILE")
-    identity = load_identity(config.identity_path)
-    async with open_host(identity, allow=allow.allows) as host:
-        yield host

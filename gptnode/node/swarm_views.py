@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gptnode.net.host import Host
 from gptnode.node.planning import Planner
-from gptnode.node.stages import RemoteStage, Stage
+from gptnode.node.remote_stage import RemoteStage
+from gptnode.node.stages import Stage
 from gptnode.node.watching import WatchedStage
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.routing.route import Hop

@@ -19,7 +19,7 @@ from gptnode.node.judging import Judge, Verdict
 from gptnode.node.loading import ModelKey
 from gptnode.node.nursery import background_nursery
 from gptnode.node.opinions import Opinions
-from gptnode.node.stages import RemoteStage
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.watching import Check, Shadow, WatchedStage
 from gptnode.span import Span
 

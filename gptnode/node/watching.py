@@ -14,7 +14,8 @@ from torch import Tensor
 from gptnode.errors import GptNodeError
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.journal import Journal
-from gptnode.node.stages import RemoteStage, Stage
+from gptnode.node.remote_stage import RemoteStage
+from gptnode.node.stages import Stage
 from gptnode.node.timing import HopTiming
 from gptnode.routing.entries import NO_ENDS
 from gptnode.wire.messages import Draw

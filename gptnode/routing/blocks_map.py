@@ -7,7 +7,6 @@ is how many blocks a model really has (`BlocksMap.check_blocks` is told) and whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from gptnode.routing.entries import (
     RouteEntry,
 )
 from gptnode.routing.json_reader import Problems, parse_json, quoted, suggestion
+from gptnode.routing.map_checks import block_problems, ends_problems
 from gptnode.routing.other_form import is_other_form, read_other_form
 from gptnode.routing.own_form import read_own_form
 from gptnode.span import Span
@@ -35,7 +35,6 @@ __all__ = [
     "PeerEntry",
     "PlacedEnds",
     "RouteEntry",
-    "blocks_text",
     "examine_blocks_map",
     "examine_map_text",
     "parse_blocks_map",
@@ -154,59 +153,11 @@ class BlocksMap:
 
     def block_problems(self, model: str, n_blocks: int) -> tuple[str, ...]:
         """Everything that `check_blocks` finds, one line each."""
-        last = n_blocks - 1
-        past = [
-            f"routes[{index}]: {quoted(model)} has {n_blocks} blocks, so {blocks_text(route.span)}"
-            f" can't be served; {_within(route.span, n_blocks)}"
-            for index, route in enumerate(self.routes)
-            if route.model == model and route.span.stop > n_blocks
-        ]
-        gaps = [
-            f"routes: nobody serves {blocks_text(span)} of {quoted(model)} (it has 0-{last});"
-            f' add a route with "blocks": "{span}"'
-            for span in self._gaps(model, n_blocks)
-        ]
-        return (*past, *gaps)
+        return block_problems(self.routes, model, n_blocks)
 
     def ends_problems(self, model: str) -> tuple[str, ...]:
         """What is wrong with the places of the embedding and of the head, one line each."""
-        return (
-            *self._end_problems(model, "embed", "embedding", 0, lambda ends: ends.embed),
-            *self._end_problems(
-                model, "head", "head", self.n_blocks(model) - 1, lambda ends: ends.head
-            ),
-        )
-
-    def _end_problems(
-        self, model: str, key: str, name: str, block: int, has: Callable[[PlacedEnds], bool]
-    ) -> Iterator[str]:
-        """As above, for the end that goes with ``block``: all of its peers have it, or none."""
-        routes = [(i, route) for i, route in enumerate(self.routes) if route.model == model]
-        placed = [i for i, route in routes if has(route.ends) and block in route.span]
-        for index, route in routes:
-            has_block, has_end = block in route.span, has(route.ends)
-            if has_end and not has_block:
-                yield (
-                    f"routes[{index}].{key}: the {name} goes with block {block}, which "
-                    f"{blocks_text(route.span)} are without; write it in the route that has it"
-                )
-            elif has_block and placed and not has_end:
-                yield (
-                    f'routes[{index}].{key}: missing; write "{key}": true as in '
-                    f"routes[{placed[0]}], since all peers of block {block} need the {name} then"
-                )
-
-    def _gaps(self, model: str, n_blocks: int) -> tuple[Span, ...]:
-        """The blocks below ``n_blocks`` that no route names."""
-        gaps: list[Span] = []
-        covered = 0
-        for span in sorted(route.span for route in self._routes(model)):
-            if span.start > covered and covered < n_blocks:
-                gaps.append(Span(covered, min(span.start, n_blocks)))
-            covered = max(covered, span.stop)
-        if covered < n_blocks:
-            gaps.append(Span(covered, n_blocks))
-        return tuple(gaps)
+        return ends_problems(self.routes, model)
 
     def _routes(self, model: str) -> tuple[RouteEntry, ...]:
         return tuple(route for route in self.routes if route.model == model)
@@ -221,18 +172,6 @@ class MapReading:
 
     blocks_map: BlocksMap | None
     problems: tuple[str, ...]
-
-
-def blocks_text(span: Span) -> str:
-    """``block 7`` or ``blocks 0-15``."""
-    return f"block{'s'[: len(span) != 1]} {span}"
-
-
-def _within(span: Span, n_blocks: int) -> str:
-    """What to write instead of a span that goes past the end."""
-    if span.start >= n_blocks:
-        return f"blocks count from 0, {n_blocks - 1} is the last"
-    return f'write "{Span(span.start, n_blocks)}"'
 
 
 def parse_blocks_map(text: str, *, source: Path | None = None) -> BlocksMap:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
-from gptnode.routing.entries import ClientEntry, MapEntries, ModelEntry, PeerEntry, RouteEntry
-from gptnode.routing.json_reader import JsonNode, JsonObject, Problems, quoted, suggestion
-from gptnode.routing.own_form import (
+from gptnode.routing.both_forms import (
     DTYPES,
     DTYPES_EXAMPLE,
     MAX_BLOCKS,
@@ -29,6 +27,8 @@ from gptnode.routing.own_form import (
     read_peer_id,
     repeats,
 )
+from gptnode.routing.entries import ClientEntry, MapEntries, ModelEntry, PeerEntry, RouteEntry
+from gptnode.routing.json_reader import JsonNode, JsonObject, Problems, quoted, suggestion
 from gptnode.span import Span
 
 __all__ = ["is_other_form", "read_other_form"]

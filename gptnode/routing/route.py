@@ -14,8 +14,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from gptnode.errors import RouteError
-from gptnode.routing.blocks_map import BlocksMap, blocks_text
+from gptnode.routing.blocks_map import BlocksMap
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
+from gptnode.routing.map_checks import blocks_text
 from gptnode.span import Span
 
 __all__ = ["Hop", "Route", "plan_route"]

@@ -7,7 +7,7 @@ import torch
 
 from gptnode.cli.options import dtype_option
 from gptnode.model.dtypes import DTYPES, FLOAT_DTYPES, QUANTISED_BITS, activation_name, dtype_name
-from gptnode.routing.own_form import DTYPES as MAP_DTYPES
+from gptnode.routing.both_forms import DTYPES as MAP_DTYPES
 from gptnode.wire.messages import MODEL_DTYPES
 from gptnode.wire.tensor import ITEMSIZE_BYTES
 

@@ -26,6 +26,7 @@ from gptnode.errors import (
 from gptnode.net import handshake
 from gptnode.net import host as host_module
 from gptnode.net.host import PROTOCOL, Host, PeerStream, open_host
+from gptnode.net.listener import MAX_HANDSHAKES
 from gptnode.net.own_muxer import OwnMuxer
 from gptnode.net.yamux_muxer import YamuxMuxer
 from tests.net.hosts import (
@@ -218,7 +219,7 @@ async def test_idle_strangers_do_not_keep_a_listed_peer_out() -> None:
         port = int(server.addrs[0].split("/")[4])
         idle = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(300)]
         await client.connect(server.peer_id, server.addrs, timeout_s=2.0)
-        assert len(server._handshakes) <= host_module.MAX_HANDSHAKES
+        assert len(server.strangers()) <= MAX_HANDSHAKES
         for one in idle:
             await one.aclose()
 

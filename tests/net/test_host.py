@@ -108,7 +108,7 @@ async def test_three_hundred_connections_one_after_another_leak_nothing() -> Non
         await until(lambda: process.num_fds() <= descriptors)
         assert server._links == {}
         assert server._slots._used == {}
-        assert server._handshakes == {}
+        assert server.strangers() == ()
 
 
 async def test_leaving_the_block_ends_handlers_connections_and_listeners() -> None:

@@ -34,7 +34,7 @@ async def settled() -> int:
 
 
 async def back_to(baseline: int, server: Host) -> None:
-    await until(lambda: tasks() <= baseline and not server._handshakes)
+    await until(lambda: tasks() <= baseline and not server.strangers())
 
 
 async def test_connections_opened_and_closed_leave_no_task_behind() -> None:

@@ -25,7 +25,8 @@ from gptnode.node.ends import Ends, OwnEnds
 from gptnode.node.generator import Generator
 from gptnode.node.joint_stage import JointStage
 from gptnode.node.loading import ModelSource
-from gptnode.node.runtime import Engine, OpenedModel
+from gptnode.node.opened_model import OpenedModel
+from gptnode.node.runtime import Engine
 from gptnode.node.served_context import ServedContext
 from gptnode.node.stages import LocalStage
 from gptnode.node.swarm import Swarm

@@ -20,7 +20,8 @@ from gptnode.node.config import ClientConfig
 from gptnode.node.draft_length import DraftLength
 from gptnode.node.drafting import Drafter, DraftModel, find_draft, give_draft, load_draft
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
-from gptnode.node.runtime import find_model, open_engine
+from gptnode.node.opened_model import find_model
+from gptnode.node.runtime import open_engine
 from gptnode.routing.entries import PlacedEnds
 from tests.tiny_llama import write_tiny_llama, write_truncated
 

@@ -13,8 +13,8 @@ from trio.testing import MockClock
 
 from gptnode.errors import PeerUnreachableError, RouteError
 from gptnode.model.sampler import Sampler, Sampling
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.replay import ReplayLog
-from gptnode.node.stages import RemoteStage
 from gptnode.span import Span
 
 from .benches import PROMPT, Bench, MakeServer, SwarmOf, make_map

@@ -10,7 +10,7 @@ from gptnode.errors import MismatchError, ModelFileError, PeerUnreachableError, 
 from gptnode.node.budget import Lent
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import ModelSource
-from gptnode.node.stages import RemoteStage
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.span import Span
 
 from .benches import PROMPT, Bench, MakeServer, SwarmOf

@@ -12,9 +12,9 @@ from gptnode.errors import PeerUnreachableError
 from gptnode.node.block_server import BlockServer
 from gptnode.node.pipeline import Pipeline
 from gptnode.node.relaying import RelayedSession, dial_nobody
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.ring import Ring
 from gptnode.node.served_context import ServedContext
-from gptnode.node.stages import RemoteStage
 from gptnode.span import Span
 from gptnode.wire.messages import Arrived, Relay, Stepped, Trace
 

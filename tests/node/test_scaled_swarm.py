@@ -20,7 +20,7 @@ from gptnode.node.loading import (
     open_model,
     with_activations,
 )
-from gptnode.node.runtime import find_model
+from gptnode.node.opened_model import find_model
 from gptnode.node.served_context import ServedContext
 from gptnode.wire.messages import Draw, Stepped, WireTensor
 

@@ -25,10 +25,11 @@ from gptnode.node.compute import ComputeLane
 from gptnode.node.config import ClientConfig, ServiceLimits
 from gptnode.node.ends import OwnEnds
 from gptnode.node.events import EventLog
+from gptnode.node.ground import Ground
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
-from gptnode.node.runtime import Ground, open_service
+from gptnode.node.remote_stage import RemoteStage
+from gptnode.node.runtime import open_service
 from gptnode.node.service import Service, ServiceModel
-from gptnode.node.stages import RemoteStage
 from gptnode.routing.blocks_map import BlocksMap
 from gptnode.span import Span
 from gptnode.text.grammar import Grammar

@@ -19,9 +19,10 @@ from gptnode.node.block_server import BlockServer
 from gptnode.node.compute import ComputeLane
 from gptnode.node.draft_length import LENGTHS, DraftLength
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.served_context import ServedContext
 from gptnode.node.speculation import PromptLookup, Ready, Speculation
-from gptnode.node.stages import LocalStage, RemoteStage
+from gptnode.node.stages import LocalStage
 from gptnode.wire.messages import Stepped, WireTensor
 
 from .benches import PROMPT, Bench, SwarmOf

@@ -30,8 +30,8 @@ from gptnode.node.answer_sampler import AnswerSampler
 from gptnode.node.compute import ComputeLane
 from gptnode.node.draft_length import DraftLength
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.served_context import ServedContext
-from gptnode.node.stages import RemoteStage
 from gptnode.node.tensors import ids_to_wire
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
 from gptnode.span import Span

@@ -23,7 +23,7 @@ from gptnode.node.health import TroubleKind
 from gptnode.node.journal import Journal
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.node.opinions import Opinions
-from gptnode.node.stages import RemoteStage
+from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.watching import PATIENCE_S, WatchedStage
 from gptnode.span import Span
 from tests.tampered import tampered_copy

@@ -237,6 +237,24 @@ def test_an_edit_of_the_map_moves_the_route_and_is_taken_back(
     wait_for_picture(page, "ben computes blocks 4–7")
 
 
+def test_peers_with_embedding_or_head_are_shown_with_them(bundled: Swarm, open_page: Open) -> None:
+    before = bundled.map_path.read_text()
+    page = open_page(bundled.url)
+    wait_for_picture(page, "anna computes blocks 0–3 (")
+    document = json.loads(before)
+    for route in document["routes"]:
+        route["embed" if route["blocks"].startswith("0-") else "head"] = True
+    try:
+        bundled.map_path.write_text(json.dumps(document))
+        wait_for_picture(page, "anna computes blocks 0–3 and the embedding (")
+        wait_for_picture(page, "ben computes blocks 4–7 and the head (")
+        ask(page, "Who are you?")
+        assert "demo model" in answers(page, 1)
+    finally:
+        bundled.map_path.write_text(before)
+    wait_for_picture(page, "anna computes blocks 0–3 (")
+
+
 def test_a_wrong_map_is_shown_where_it_is_wrong_and_not_written(
     bundled: Swarm, open_page: Open
 ) -> None:

@@ -79,7 +79,8 @@ export class Picture {
     this.#links = [];
 
     over.push(label(0, y + END_H / 2, "this node", "name"));
-    over.push(...end(left, y, "embed", "start"), ...end(right + INSET, y, "head", "end"));
+    over.push(...end(left, y, hops[0]?.embed ? "ids" : "embed", "start"));
+    over.push(...end(right + INSET, y, hops.at(-1)?.head ? "ids" : "head", "end"));
     const start = y + END_H;
     let way = `M ${left + INSET} ${start}`;
     let down = left + INSET;
@@ -100,7 +101,7 @@ export class Picture {
       this.#links.push(link);
       over.push(link);
       under.push(...bar(hop, colours.get(hop.peer_id) ?? peers.length, from, to, barY, x));
-      over.push(...who(hop.label, hop.state, middle));
+      over.push(...who(hop.label, hop.state, middle, { more: endsOf(hop).join(", ") }));
       y = barY + BAR_H;
       const spares = sparesOf(hop, hops, peers).filter((peer) => !shown.has(peer.peer_id));
       spares.slice(0, MAX_SPARES).forEach((peer) => {
@@ -109,7 +110,7 @@ export class Picture {
         for (const [first, stop] of peer.free) {
           under.push(svg("rect", { class: stateOf(peer.state).tone === "bad" ? "spare failed" : "spare", x: x(first) + 1, y: spareY, width: Math.max(3, x(stop) - x(first) - 2), height: SPARE_H, rx: 6 }));
         }
-        over.push(...who(peer.label, peer.state, spareY + SPARE_H / 2, true));
+        over.push(...who(peer.label, peer.state, spareY + SPARE_H / 2, { small: true }));
         y = spareY + SPARE_H;
       });
       if (spares.length > MAX_SPARES) {
@@ -132,12 +133,16 @@ export class Picture {
   }
 }
 
+/** The ends of the model that a hop has besides its blocks. */
+const endsOf = (hop) => ["embed", "head"].filter((name) => hop[name]);
+
 /** The swarm in one sentence for each hop. */
 function inWords({ hops, model }) {
   const parts = hops.map((hop) => {
     const trip = hop.peer_id === null || hop.round_trip_ms === null ? "" : `, ${milliseconds(hop.round_trip_ms)} away`;
     const spare = hop.replicas.length ? `; ${hop.replicas.join(" or ")} could take over` : "";
-    return `${hop.label} computes blocks ${blocks(hop.start, hop.stop)} (${stateOf(hop.state).text}${trip}${spare})`;
+    const ends = endsOf(hop).map((name) => ` and the ${name === "embed" ? "embedding" : name}`).join("");
+    return `${hop.label} computes blocks ${blocks(hop.start, hop.stop)}${ends} (${stateOf(hop.state).text}${trip}${spare})`;
   });
   return `The way of a token through the ${model.n_blocks} blocks of ${model.name}: ${parts.join("; then ")}.`;
 }
@@ -181,7 +186,7 @@ function bar(hop, colour, from, to, y, x) {
 }
 
 /** A name with its mark in front, and how it is where there is room for a second line. */
-function who(name, state, middle, small = false) {
+function who(name, state, middle, { small = false, more = "" } = {}) {
   const { mark, tone, text } = stateOf(state);
   const group = svg(
     "g",
@@ -190,7 +195,7 @@ function who(name, state, middle, small = false) {
   );
   const short = cut(name, small ? 13 : 12);
   if (small) return [group, label(18, middle, short, "small")];
-  return [group, label(18, middle - 8, short, "name"), label(18, middle + 8, text, "small")];
+  return [group, label(18, middle - 8, short, "name"), label(18, middle + 8, more ? `${text}, ${more}` : text, "small")];
 }
 
 function label(x, y, text, className) {
