@@ -15,7 +15,6 @@ import secrets
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -26,45 +25,17 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 from proof.crowd_of_chats import Chats, reference_answers, soak_chats  # noqa: E402
 from proof.ending import stoppable  # noqa: E402
+from proof.memory import FLAT_BYTES, Memory  # noqa: E402
 from proof.report import Row, print_rows  # noqa: E402
 from proof.swarm import Reading, Server, Swarm  # noqa: E402
 
 from gptnode.node.status_file import read_status  # noqa: E402
 
 SERVERS = {"anna": "0-3", "ben": "4-7", "cora": "0-3", "dan": "4-7"}
-WARM_UP = 0.1
-FLAT_BYTES = 64 << 20
 SAMPLE_S = 1.0
 PROGRESS_S = 60.0
 SETTLE_S = 10.0
 CANCELLED = 0.2
-
-
-@dataclass
-class Memory:
-    """Readings of one server, each with its time."""
-
-    readings: list[tuple[float, Reading]] = field(default_factory=list)
-
-    def after_warm_up(self) -> list[tuple[float, int]]:
-        """Seconds and resident bytes, without the first tenth."""
-        skipped = round(len(self.readings) * WARM_UP)
-        return [(at_s, reading.rss_bytes) for at_s, reading in self.readings[skipped:]]
-
-    def growth_bytes(self) -> int:
-        """The highest reading over the first one."""
-        found = self.after_warm_up()
-        return max(rss for _, rss in found) - found[0][1] if found else 0
-
-    def slope_bytes_s(self) -> float:
-        """Of the straight line that fits best."""
-        found = self.after_warm_up()
-        if len(found) < 2:
-            return 0.0
-        mean_s = sum(at_s for at_s, _ in found) / len(found)
-        mean = sum(rss for _, rss in found) / len(found)
-        below = sum((at_s - mean_s) ** 2 for at_s, _ in found)
-        return sum((at_s - mean_s) * (rss - mean) for at_s, rss in found) / below
 
 
 @click.command()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
+from gptnode.cli.batch_progress import BatchCount, BatchProgress
 from gptnode.cli.client_options import client_config, client_options
-from gptnode.text.printable import printable
+from gptnode.cli.options import host_and_port
+from gptnode.cli.traces import open_traces, traces_option
 
 if TYPE_CHECKING:
     from gptnode.api.desk import Desk
     from gptnode.cli.batch_files import BatchInput, PartialResults, RequestLine
     from gptnode.node.config import ClientConfig
+    from gptnode.node.meter import Meter
+    from gptnode.node.service import Service
 
 __all__ = ["batch_command"]
 
@@ -35,21 +36,29 @@ Examples:
 """
 
 
-@dataclass(slots=True)
-class _Count:
-    """How far a batch is."""
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """By whom a batch is watched: ``spans`` hears of answers, metrics are served at ``address``."""
 
-    requests: int
-    done_before: int
-    answered: int = 0
-    failed: int = 0
-    completion_tokens: int = 0
-    took_s: float = 0.0
+    spans: Meter
+    address: tuple[str, int] | None
 
-    @property
-    def tokens_per_s(self) -> float:
-        """Of this run."""
-        return self.completion_tokens / self.took_s if self.took_s > 0 else 0.0
+    def meter(self) -> tuple[Meter, Callable[..., Awaitable[None]] | None]:
+        """What the service is to be opened with; and what then serves its metrics, if asked for."""
+        if self.address is None:
+            return self.spans, None
+        from gptnode.api.health import why_not_ready
+        from gptnode.node.health_pages import HealthPages
+        from gptnode.node.metrics import Metrics
+        from gptnode.node.metrics_endpoint import serve_pages
+
+        metrics, address = Metrics(traces=self.spans), self.address
+
+        async def serve(service: Service, task_status: trio.TaskStatus[str]) -> None:
+            pages = HealthPages(metrics, partial(why_not_ready, service))
+            await serve_pages(address, pages, task_status)
+
+        return metrics, serve
 
 
 @click.command("batch", epilog=EXAMPLES)
@@ -64,9 +73,23 @@ class _Count:
     help="Requests that are answered at the same time.",
 )
 @client_options
+@traces_option
+@click.option(
+    "--metrics",
+    callback=host_and_port,
+    metavar="HOST:PORT",
+    help="Serve /metrics (Prometheus), /healthz and /readyz over HTTP there while it runs,"
+    " e.g. 127.0.0.1:9100.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object.")
 def batch_command(
-    requests: Path, out: Path, concurrency: int, as_json: bool, **client: Any
+    requests: Path,
+    out: Path,
+    concurrency: int,
+    traces: str | None,
+    metrics: tuple[str, int] | None,
+    as_json: bool,
+    **client: Any,
 ) -> None:
     """Answer the requests in IN, a line each, and write the results to OUT in the same order.
 
@@ -78,7 +101,11 @@ def batch_command(
     answer, the same command goes on where it was. OUT appears when all is done.
     """
     config = client_config(**client)
-    if trio.run(_until_terminated, partial(_batch, config, requests, out, concurrency, as_json)):
+    with open_traces(traces) as spans:
+        watched = _Watched(spans, metrics)
+        run = partial(_batch, config, requests, out, concurrency, watched, as_json)
+        terminated = trio.run(_until_terminated, run)
+    if terminated:
         from gptnode.cli.signals import TERMINATED
 
         sys.exit(TERMINATED)
@@ -92,7 +119,12 @@ async def _until_terminated(run: Any) -> bool:
 
 
 async def _batch(
-    config: ClientConfig, requests: Path, out: Path, concurrency: int, as_json: bool
+    config: ClientConfig,
+    requests: Path,
+    out: Path,
+    concurrency: int,
+    watched: _Watched,
+    as_json: bool,
 ) -> None:
     """Answers all, then says how it went; exits with `SOME_FAILED` if some couldn't be."""
     from gptnode.cli.batch_files import BatchInput, PartialResults
@@ -101,12 +133,12 @@ async def _batch(
     asked = BatchInput(requests)
     with PartialResults(out, asked, keeps=is_lasting) as results:
         todo = [line for line in asked.lines if line.number not in results.done]
-        count = _Count(len(asked.lines), len(results.done))
+        count = BatchCount(len(asked.lines), len(results.done))
         if todo:
-            await _answer_all(config, asked, todo, results, concurrency, count)
+            await _answer_all(config, asked, todo, results, concurrency, watched, count)
         count.failed = results.count(_failed)
         results.finish()
-    _tell(count, out, as_json)
+    click.echo(count.summary(out, as_json=as_json))
     if count.failed:
         sys.exit(SOME_FAILED)
 
@@ -117,7 +149,8 @@ async def _answer_all(
     todo: list[RequestLine],
     results: PartialResults,
     concurrency: int,
-    count: _Count,
+    watched: _Watched,
+    count: BatchCount,
 ) -> None:
     from rich.console import Console
 
@@ -133,7 +166,8 @@ async def _answer_all(
     limits = ServiceLimits(
         max_contexts=concurrency, max_waiting=MAX_CHOICES * concurrency, max_idle=concurrency
     )
-    progress = _Progress(Console(stderr=True, highlight=False, markup=False, emoji=False), count)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    progress = BatchProgress(console, count)
     errors: list[GptNodeError] = []
     lines = iter(todo)
 
@@ -148,7 +182,8 @@ async def _answer_all(
             progress.show()
 
     with progress.shown():
-        async with open_service(config, limits, report=progress.say) as service:
+        meter, serve = watched.meter()
+        async with open_service(config, limits, report=progress.say, meter=meter) as service:
             desk = Desk(
                 service,
                 limits=ApiLimits(max_choices=MAX_CHOICES),
@@ -157,6 +192,8 @@ async def _answer_all(
             progress.begin()
             async with background_nursery() as looking, trio.open_nursery() as workers:
                 looking.start_soon(progress.keep_showing, service.load)
+                if serve is not None:
+                    progress.say(f"metrics at {await looking.start(serve, service)}")
                 for _ in range(min(concurrency, len(todo))):
                     workers.start_soon(work, desk, workers.cancel_scope)
     if errors:
@@ -165,7 +202,7 @@ async def _answer_all(
 
 
 async def _answer_one(
-    desk: Desk, asked: BatchInput, line: RequestLine, results: PartialResults, count: _Count
+    desk: Desk, asked: BatchInput, line: RequestLine, results: PartialResults, count: BatchCount
 ) -> None:
     from gptnode.cli.batch_requests import answer_line, failed, tokens_of
 
@@ -180,92 +217,3 @@ def _failed(result: dict[str, Any]) -> bool:
     from gptnode.cli.batch_requests import failed
 
     return failed(result)
-
-
-class _Progress:
-    """A progress bar and lines of trouble on stderr, if that is a terminal; lines alone if not."""
-
-    def __init__(self, console: Any, count: _Count) -> None:
-        """``console`` writes to stderr."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = console
-        self._count = count
-        self._began_s: float | None = None
-        self._tokens_per_s = 0.0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(
-            "loading", total=count.requests, completed=count.done_before, speed=""
-        )
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """The bar is there inside the block and gone after it."""
-        with self._bar:
-            yield
-
-    def begin(self) -> None:
-        """The first request is about to be asked."""
-        self._began_s = time.perf_counter()
-        self._bar.update(self._task, description="answering")
-
-    def say(self, line: str) -> None:
-        """One line of trouble."""
-        self._console.print(f"· {printable(line)}", style="dim")
-
-    def show(self) -> None:
-        """A request more is done."""
-        count = self._count
-        if self._began_s is not None:
-            count.took_s = time.perf_counter() - self._began_s
-        failed = f", {count.failed} failed" if count.failed else ""
-        self._bar.update(
-            self._task,
-            completed=count.done_before + count.answered,
-            speed=f"{self._tokens_per_s:.0f} tokens/s{failed}",
-        )
-
-    async def keep_showing(self, load: Any) -> None:
-        """Show the speed as it is, once a second; for ever."""
-        while True:
-            await trio.sleep(1.0)
-            self._tokens_per_s = load().tokens_per_s
-            self.show()
-
-
-def _tell(count: _Count, out: Path, as_json: bool) -> None:
-    """How it went, on standard output."""
-    if as_json:
-        summary = {
-            "requests": count.requests,
-            "answered": count.requests - count.failed,
-            "failed": count.failed,
-            "done_before": count.done_before,
-            "completion_tokens": count.completion_tokens,
-            "seconds": round(count.took_s, 3),
-            "tokens_per_s": round(count.tokens_per_s, 1),
-            "out": str(out),
-        }
-        click.echo(json.dumps(summary))
-        return
-    before = f", {count.done_before} of them before" if count.done_before else ""
-    failed = f'; {count.failed} failed, see "error" there' if count.failed else ""
-    click.echo(
-        f"{count.requests} requests done{before}: {count.completion_tokens} tokens in "
-        f"{count.took_s:.1f} s ({count.tokens_per_s:.1f} tokens/s), in {out}{failed}"
-    )

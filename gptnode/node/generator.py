@@ -16,9 +16,12 @@ import trio
 from gptnode.model.sampler import Sampler
 from gptnode.node.config import PREFILL_CHUNK_TOKENS
 from gptnode.node.ends import Ends
+from gptnode.node.legs import PipelineStep
 from gptnode.node.meter import AnswerMeter, HopName
-from gptnode.node.pipeline import HopFailure, Pipeline, PipelineStep
+from gptnode.node.pipeline import Pipeline
+from gptnode.node.replay import REPLAY_BYTES, ReplayLog
 from gptnode.node.speculation import Ready, Speculation, common_prefix
+from gptnode.node.stages import HopFailure
 from gptnode.node.swarm import Swarm
 from gptnode.node.timing import Tally, TokenTiming
 from gptnode.node.verify import WrongAnswers
@@ -41,6 +44,7 @@ class Generator:
         *,
         rings: bool = False,
         speculate: bool = False,
+        replay_bytes: int = REPLAY_BYTES,
     ) -> None:
         """A generator without sessions yet.
 
@@ -51,6 +55,7 @@ class Generator:
             rings: Whether peers may hand on to each other.
             speculate: Whether to guess tokens ahead, where that changes no token: where rows of a
                 step are the same to the bit, alone and together.
+            replay_bytes: Of activations to keep, by which single hops are filled again.
         """
         self.max_tokens = max_tokens
         self.prefilled_tokens = 0
@@ -61,6 +66,7 @@ class Generator:
         self._pipeline = Pipeline(
             replaceable=swarm.replaceable,
             replay_rows=swarm.replay_rows,
+            log=ReplayLog(limit_bytes=replay_bytes),
             rings=rings,
             report=swarm.say,
         )

@@ -26,6 +26,7 @@ from gptnode.node.meter import Meter
 from gptnode.node.nursery import background_nursery
 from gptnode.node.opened_model import OpenedModel
 from gptnode.node.readings import network_readings
+from gptnode.node.replay import REPLAY_BYTES
 from gptnode.node.swarm import Swarm
 from gptnode.routing.blocks_map import BlocksMap
 
@@ -34,7 +35,10 @@ __all__ = ["Ground", "open_ground"]
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What contexts are made of, and what they share."""
+    """What contexts are made of, and what they share.
+
+    ``replay_bytes``: of activations, which each context may keep.
+    """
 
     source: ModelSource
     config: ClientConfig
@@ -47,6 +51,7 @@ class Ground:
     commons: Commons
     draft: DraftModel | None
     report: Callable[[str], None]
+    replay_bytes: int = REPLAY_BYTES
 
     def swarm(
         self,
@@ -78,6 +83,7 @@ class Ground:
             self.max_tokens,
             rings=self.config.rings,
             speculate=self.config.speculate,
+            replay_bytes=self.replay_bytes,
         )
         if self.draft is not None and generator.speculation is not None:
             model = self.source.config
@@ -92,6 +98,7 @@ async def open_ground(
     *,
     report: Callable[[str], None],
     joint: bool = False,
+    contexts: int = 1,
     meter: Meter,
 ) -> AsyncIterator[Ground]:
     """What contexts need, loaded; they are opened later.
@@ -101,6 +108,7 @@ async def open_ground(
         config: What the command line said.
         report: Shows one line of progress or trouble to whoever waits.
         joint: Whether the steps of several contexts are joined to batches.
+        contexts: The most that there are at once, which share ``REPLAY_BYTES``.
         meter: Hears what this node does.
 
     Raises:
@@ -118,7 +126,18 @@ async def open_ground(
             meter.watch(lambda: network_readings(host))
             draft = await _load_draft(model, config, ends, report)
             yield Ground(
-                source, config, max_tokens, lane, nursery, allow, host, ends, commons, draft, report
+                source,
+                config,
+                max_tokens,
+                lane,
+                nursery,
+                allow,
+                host,
+                ends,
+                commons,
+                draft,
+                report,
+                REPLAY_BYTES // contexts,
             )
 
 

@@ -37,7 +37,7 @@ class Planner:
         self.blocks_map: BlocksMap | None = None
         self._model = model
         self._n_blocks = n_blocks
-        self._own_id = own_id
+        self.own_id = own_id
         self._replaceable: dict[tuple[str, Span], tuple[float, bool]] = {}
 
     def holders(self) -> tuple[tuple[str, ...], ...]:
@@ -91,6 +91,13 @@ class Planner:
         """The hops that there would be if every peer were well."""
         return self._route(Span(0, self._n_blocks), frozenset())
 
+    def outlook(self) -> tuple[Hop, ...]:
+        """The best hops for all blocks or, where some have no live peer, those wished for."""
+        try:
+            return self.whole()
+        except RouteError:
+            return self.wished()
+
     def replaceable(self, peer_id: str, span: Span) -> bool:
         """Whether others that are well serve ``span``; true for about a second."""
         now_s = trio.current_time()
@@ -110,7 +117,7 @@ class Planner:
         But for those whose answers were wrong.
         """
         holders = self.holders()[span.start : span.stop]
-        unusable = {self._own_id, *self.health.avoid(TroubleKind.WRONG)}
+        unusable = {self.own_id, *self.health.avoid(TroubleKind.WRONG)}
         return tuple(
             peer
             for peer in (holders[0] if holders else ())
@@ -152,7 +159,7 @@ class Planner:
             self._model,
             self._n_blocks,
             down=down,
-            local=self._own_id,
+            local=self.own_id,
             within=span,
         ).hops
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Replay", "ReplayLog", "SentStep"]
+__all__ = ["REPLAY_BYTES", "Replay", "ReplayLog", "SentStep"]
 
-LIMIT_BYTES = 256 << 20
+REPLAY_BYTES = 256 << 20
+"""Of activations that a node keeps, for all of its contexts together."""
 
 
 @dataclass(slots=True)
@@ -58,10 +59,10 @@ class ReplayLog:
     them go and is ``over``, until it is cut to nothing: the ids alone remain.
     """
 
-    def __init__(self, *, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, *, limit_bytes: int = REPLAY_BYTES) -> None:
         """No steps yet."""
         self.over = False
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._bytes = 0
         self._steps: list[SentStep] = []
 
@@ -141,7 +142,7 @@ class ReplayLog:
         # A copy: what came out of a stage may be memory that its next step writes to.
         step.inputs[block] = hidden.detach().to("cpu", copy=True)
         self._bytes += hidden.nbytes - (before.nbytes if before is not None else 0)
-        if self._bytes > self._limit_bytes:
+        if self._bytes > self.limit_bytes:
             self.over = True
             self.keep(set())
 

@@ -149,7 +149,14 @@ async def open_service(
     stop = template.stops + (model.entry.stop if model.entry else ())
     events = EventLog(report)
     async with (
-        open_ground(model, config, report=events.say, joint=True, meter=meter) as ground,
+        open_ground(
+            model,
+            config,
+            report=events.say,
+            joint=True,
+            contexts=limits.max_contexts + limits.max_idle,
+            meter=meter,
+        ) as ground,
         background_nursery() as nursery,
     ):
         service = Service(

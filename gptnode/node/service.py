@@ -8,10 +8,9 @@ conversation that goes on, or another one that begins alike, finds its beginning
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,25 +20,19 @@ from gptnode.model.config import ModelConfig
 from gptnode.model.own_sampling import own_sampling
 from gptnode.node.commons import Commons
 from gptnode.node.config import ServiceLimits
+from gptnode.node.context_pool import ContextPool, MakeRoom
 from gptnode.node.ended_stage import OwnStage
 from gptnode.node.events import EventLog, SwarmEvent
 from gptnode.node.generator import Generator
-from gptnode.node.idle_contexts import IdleContexts
 from gptnode.node.loading import ModelSource
 from gptnode.node.map_taking import MapTaker
 from gptnode.node.service_context import Context, WorkDone
 from gptnode.node.swarm import HopView, PeerView, Swarm
-from gptnode.node.turns import Line, Turns
 from gptnode.routing.blocks_map import BlocksMap
 from gptnode.text.template import ChatTemplate
 from gptnode.text.tokenizer import Tokenizer
 
 __all__ = ["Context", "MakesContexts", "Service", "ServiceLimits", "ServiceLoad", "ServiceModel"]
-
-EXPIRY_STEPS = 4
-LOOK_EVERY_S = 1.0
-
-MakeRoom = Callable[[str], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +117,6 @@ class Service:
         self._source = model.source
         self._commons = commons
         self._makes = makes
-        self._nursery = nursery
         self._events = events
         self._end_ids = model.tokenizer.eos_ids | frozenset(model.source.config.eos_ids)
         self._overview = makes.swarm("overview", blocks_map, None)  # opens nothing
@@ -136,13 +128,8 @@ class Service:
             events.say,
             meter=commons.meter,
         )
-        self._turns = Turns(limits.max_contexts, limits.max_waiting)
-        self._answering: set[Context] = set()
-        self._idle: IdleContexts[Context] = IdleContexts(limits.max_idle)
-        self._line = Line()  # for room at peers that are full of this node's own sessions
         self._done = WorkDone()
-        self._opened = 0
-        self._last: Context | None = None
+        self._pool = ContextPool(self._new, nursery, limits)
 
     @property
     def model_name(self) -> str:
@@ -186,7 +173,7 @@ class Service:
     def hops(self) -> tuple[HopView, ...]:
         """The route of the context that was used last; what the next one's would be, before the
         first and after an edit of the routes."""
-        last = self._last
+        last = self._pool.last
         shown = last is not None and last.swarm.stages and last.swarm.up_to_date
         return (last.swarm if last is not None and shown else self._overview).hops()
 
@@ -195,9 +182,9 @@ class Service:
         own = [s for s in self._commons.stages if isinstance(s, OwnStage)]
         done = self._done
         return ServiceLoad(
-            answering=self._turns.busy,
-            waiting=self._turns.waiting,
-            idle=len(self._idle),
+            answering=self._pool.answering,
+            waiting=self._pool.waiting,
+            idle=self._pool.idle,
             own_kv_bytes=sum(stage.kv_bytes for stage in own),
             answers=done.answers,
             prompt_tokens=done.prompt_tokens,
@@ -210,8 +197,7 @@ class Service:
         """The last things that happened, oldest first."""
         return self._events.events()
 
-    @asynccontextmanager
-    async def context(self, ids: Sequence[int]) -> AsyncIterator[Context]:
+    def context(self, ids: Sequence[int]) -> AbstractAsyncContextManager[Context]:
         """A context for a prompt of ``ids``, when it is its turn: an idle one that holds a good
         part of them, else a new one. Peers are asked with the first token.
 
@@ -221,18 +207,7 @@ class Service:
         Raises:
             ServiceBusyError: too many wait already.
         """
-        async with self._turns.turn():
-            context = self._idle.take(ids) or self._new()
-            self._answering.add(context)
-            self._last = context
-            try:
-                yield context
-            except BaseException:
-                self._answering.remove(context)
-                self._end_soon(context)
-                raise
-            self._answering.remove(context)
-            self._keep(context)
+        return self._pool.context(ids)
 
     async def reload(self) -> None:
         """Read the map again; all contexts take the new route with their next token.
@@ -251,13 +226,13 @@ class Service:
             NetworkError: it can't be reached or refuses.
         """
         await self._overview.connect(peer_id, addr)
-        for context in (*self._answering, *self._idle):
+        for context in self._pool:
             context.swarm.look_again()
 
     def use_map(self, blocks_map: BlocksMap, *, fresh: bool = False) -> None:
         """Take ``blocks_map`` for all contexts; ``fresh``: every peer is asked anew."""
         self._overview.use_map(blocks_map, fresh=fresh)
-        for context in (*self._answering, *self._idle):
+        for context in self._pool:
             context.swarm.use_map(blocks_map, fresh=fresh)
         allowed = blocks_map.allowed()
 
@@ -265,79 +240,19 @@ class Service:
             peers = {stage.peer_id for stage in context.swarm.stages}
             return not allowed.issuperset(peers - {None})
 
-        while (context := self._idle.pop(stray)) is not None:
-            self._end_soon(context)
+        self._pool.end_idle(stray)
 
     async def run(self) -> None:
         """Follow the map's file, and end contexts that were idle for too long; for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._map.follow)
-            nursery.start_soon(self._expire)
+            nursery.start_soon(self._pool.expire)
 
     async def aclose(self) -> None:
         """End all contexts."""
-        contexts = [*self._answering, *self._idle]
-        while self._idle.pop() is not None:
-            pass
-        async with trio.open_nursery() as nursery:
-            for context in contexts:
-                nursery.start_soon(context.close)
+        await self._pool.aclose()
 
-    def _new(self) -> Context:
-        self._opened += 1
-        swarm: Swarm | None = None
-
-        async def make_room(peer_id: str) -> bool:
-            return swarm is not None and await self._make_room(swarm, peer_id)
-
-        owner = f"context {self._opened}"
+    def _new(self, owner: str, make_room: MakeRoom) -> Context:
         swarm = self._makes.swarm(owner, self.blocks_map, make_room)
         generator = self._makes.generator(swarm)
         return Context(generator, swarm, self.tokenizer, self._end_ids, self._done)
-
-    def _keep(self, context: Context) -> None:
-        """It is idle from now on, unless others need its place."""
-        if len(self._line):
-            self._end_soon(context)
-            return
-        context.idle_since_s = trio.current_time()
-        spare = self._idle.put(context)
-        if spare is not None:
-            self._end_soon(spare)
-
-    def _end_soon(self, context: Context) -> None:
-        if self._last is context:
-            self._last = None
-        self._nursery.start_soon(self._end, context)
-
-    async def _end(self, context: Context) -> None:
-        await context.close()
-        self._line.call()
-
-    async def _make_room(self, swarm: Swarm, peer_id: str) -> bool:
-        """Have a session less with a peer that is full; whether it makes sense to ask it again.
-
-        Idle contexts go first. Else, where others of this node have sessions there, it waits until
-        one of them ends.
-        """
-        spare = self._idle.pop(lambda context: context.uses(peer_id))
-        if spare is not None:
-            await spare.close()
-            return True
-        others = (context for context in self._answering if context.swarm is not swarm)
-        if not any(context.uses(peer_id) for context in others):
-            return False
-        await self._line.wait(swarm)
-        return True
-
-    async def _expire(self) -> None:
-        limit_s = self.limits.idle_s
-        while True:
-            await trio.sleep(min(LOOK_EVERY_S, max(0.01, limit_s / EXPIRY_STEPS)))
-            since_s = trio.current_time() - limit_s
-            while (old := self._idle.pop(partial(_idle_since, since_s))) is not None:
-                self._end_soon(old)
-
-
-def _idle_since(since_s: float, context: Context) -> bool:
-    return context.idle_since_s <= since_s

@@ -1,45 +1,37 @@
-"""The client's swarm: which peers there are, how they are, and the stages in use over them.
+"""The client's swarm: the peers of a map and this node's own blocks, as one context sees them.
 
-``complete`` is the one answer to every trouble of the route, and to every edit of the map: it opens
-what is missing and leaves alone what is there, and waits where nobody can help now.
+Follows the map, the peers' health and what is found out about them; the route that comes of it is
+kept whole by `OpenRoute`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from random import Random
 
 import trio
 
-from gptnode.errors import (
-    GptNodeError,
-    MapError,
-    NetworkError,
-    PeerBusyError,
-    RouteError,
-    UsageError,
-)
+from gptnode.errors import GptNodeError, MapError, UsageError
 from gptnode.model.shard import BlockStack
 from gptnode.net.host import Host
-from gptnode.net.identity import short_peer_id
 from gptnode.node.allow_list import AllowList
 from gptnode.node.commons import Commons
 from gptnode.node.compute import ComputeLane
 from gptnode.node.ended_stage import OwnStage
-from gptnode.node.health import PeerHealth, TroubleKind
+from gptnode.node.health import PeerHealth
 from gptnode.node.loading import ModelSource
 from gptnode.node.meter import HopName, Meter
-from gptnode.node.opening import Opener, OpenFailure, close_all
+from gptnode.node.open_route import OpenRoute
+from gptnode.node.opening import Opener
 from gptnode.node.opinions import Opinions
 from gptnode.node.patience import Patience
-from gptnode.node.pipeline import HopFailure
+from gptnode.node.peer_book import PeerBook
 from gptnode.node.planning import Planner
-from gptnode.node.stages import Stage
+from gptnode.node.route_news import RouteNews
+from gptnode.node.stages import HopFailure, Stage
 from gptnode.node.swarm_views import HopView, PeerView, Views
 from gptnode.node.verify import Verifier
 from gptnode.routing.blocks_map import BlocksMap
-from gptnode.routing.route import Hop
-from gptnode.span import Span
 
 __all__ = ["HopView", "PeerView", "Swarm"]
 
@@ -103,19 +95,27 @@ class Swarm:
         own_id = host.peer_id if host is not None else None
         self.say = report
         self._source = source
-        self._nursery = nursery
         self._allow = allow
-        self._host = host
         self._commons = commons if commons is not None else Commons(source, lane)
-        self._make_room = make_room
         self._planner = Planner(source.key.name, source.config.n_blocks, own_id)
         self._planner.health = PeerHealth(self._commons.health)
         self._planner.blocks_map = blocks_map
+        self._book = PeerBook(self._planner, self._commons, allow, host)
+        self._news = RouteNews(self._commons, self._book.label, report)
         self._opener = Opener(
-            source, self._commons, nursery, host, self.label, self._addrs, owner=owner
+            source, self._commons, nursery, host, self.label, self._book.addrs, owner=owner
         )
-        self._views = Views(self._planner, host, self.label)
+        self._views = Views(self._planner, host, self._book)
         self._patience = Patience(self._planner, report, wait_s)
+        self._route = OpenRoute(
+            self._planner,
+            self._opener,
+            self._patience,
+            self._book,
+            self._news,
+            nursery,
+            make_room,
+        )
         rng = rng if rng is not None else Random()
         self.verifier = Verifier(
             verify,
@@ -128,18 +128,12 @@ class Swarm:
         )
         if self.verifier.on:
             self._opener.watch = self.verifier.watch
-        self._stages: tuple[Stage, ...] = ()
-        self._events: list[str] = []
-        self._announced = False
-        self._edits = 0  # of the routes, so far
-        self._edits_in_force = 0  # up to which the stages follow them
-        self._has_failed = False  # a hop, since the stages were complete
         self._commons.join(self)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages in use."""
-        return self._stages
+        return self._route.stages
 
     @property
     def meter(self) -> Meter:
@@ -164,7 +158,7 @@ class Swarm:
     @property
     def own_kv_bytes(self) -> int:
         """Memory of this node's caches of the pipeline in use, in whole pages."""
-        return sum(stage.kv_bytes for stage in self._stages if isinstance(stage, OwnStage))
+        return sum(stage.kv_bytes for stage in self.stages if isinstance(stage, OwnStage))
 
     @property
     def replay_rows(self) -> int:
@@ -174,69 +168,24 @@ class Swarm:
     @property
     def complete_now(self) -> bool:
         """Whether stages are open for all blocks, alive, and as the map wants them."""
-        return (
-            self._edits == self._edits_in_force
-            and not any(stage.lost for stage in self._stages)
-            and not self._planner.gaps(stage.span for stage in self._stages)
-        )
+        return self._route.is_whole
 
     @property
     def up_to_date(self) -> bool:
         """Whether the stages are those that the last edit of the routes wants."""
-        return self._edits == self._edits_in_force
+        return self._route.up_to_date
 
     async def complete(self, max_tokens: int) -> tuple[Stage, ...]:
-        """The stages in use, with those opened that are missing, in caches of ``max_tokens``.
-
-        After an edit of the routes, the stages that the map no longer wants are closed once their
-        successors are open. Cancelled, or without success, it leaves the stages in use as they
-        were and no others.
+        """The stages in use, with those opened that are missing; see ``OpenRoute.complete``.
 
         Raises:
-            GptNodeError: some blocks have no live peer, and none came in time: what the peer that
-                could serve them failed with, or RouteError where several did.
+            GptNodeError: some blocks have no live peer, and none came in time.
         """
-        for stage in self._stages:
-            if stage.lost is not None:
-                self.blame(HopFailure(stage, stage.lost))
-        opened: list[Stage] = []
-        try:
-            while True:
-                edits = self._edits
-                hops = await self._plan(opened)
-                alive = self._alive(opened)
-                pool = {(stage.peer_id, stage.span, stage.ends): stage for stage in alive}
-                found = [pool.get((self._opener.peer_of(hop), hop.span, hop.ends)) for hop in hops]
-                if None not in found and edits == self._edits:
-                    break
-                missing = [hop for hop, stage in zip(hops, found, strict=True) if stage is None]
-                stages, failures = await self._opener.open_all(missing, max_tokens)
-                opened += stages
-                for failure in failures:
-                    if not await self._has_room_now(failure, opened):
-                        self._note(failure.peer_id, failure.span, failure.cause, was_open=False)
-        except BaseException:
-            self._retire_soon(opened)
-            raise
-        chosen = tuple(stage for stage in found if stage is not None)
-        if self._has_failed:
-            self.meter.rerouted("failure")
-        elif self._stages and self._stages != chosen:
-            self.meter.rerouted("map_edit")
-        self._has_failed = False
-        before, self._stages, self._edits_in_force = self._stages, chosen, edits
-        self._tell([stage for stage in opened if stage in chosen])
-        self._retire_soon([stage for stage in (*before, *opened) if stage not in chosen])
-        return chosen
+        return await self._route.complete(max_tokens)
 
     def blame(self, failure: HopFailure) -> None:
         """Remember whose hop failed, and do without it; `complete` says what came of it."""
-        stage = failure.stage
-        if stage.peer_id is None or stage not in self._stages:
-            return
-        self._stages = tuple(other for other in self._stages if other is not stage)
-        self._retire_soon([stage])
-        self._note(stage.peer_id, stage.span, failure.cause, was_open=True, slow=failure.slow)
+        self._route.blame(failure)
 
     def progressed(self) -> None:
         """All hops have answered: whatever was waited for is there."""
@@ -254,8 +203,7 @@ class Swarm:
 
     async def close(self) -> None:
         """Close all stages."""
-        stages, self._stages = self._stages, ()
-        await close_all(stages)
+        await self._route.close()
 
     async def connect(self, peer_id: str, addr: str) -> None:
         """Dial ``peer_id`` at ``addr`` and keep the address beside those of the map.
@@ -263,12 +211,7 @@ class Swarm:
         Raises:
             NetworkError: it can't be reached, or this node is local only.
         """
-        if self._host is None:
-            raise NetworkError("this chat runs on this machine alone: it has no map and no peers")
-        self._allow.add(peer_id)
-        await self._host.connect(peer_id, (addr,))
-        known = self._commons.more_addrs.get(peer_id, ())
-        self._commons.more_addrs[peer_id] = (addr, *(other for other in known if other != addr))
+        await self._book.connect(peer_id, addr)
         self._planner.health.forgive(peer_id)
         self.look_again()
 
@@ -295,14 +238,12 @@ class Swarm:
             planner.health.forgive_all(even_wrong=True)
         rerouted = planner.layout() != before
         if fresh or rerouted:
-            self._edits += 1
+            self._route.edited()
         if edited:
             label, peer_of = self.label, self._opener.peer_of
-            hops = ", ".join(f"{label(peer_of(hop))} {hop.span}" for hop in self._wish())
-            new = "is now" if rerouted else "stays"
-            self.say(f"the BlocksMap was edited: the route {new} {hops}")
-            self._announced = rerouted
-            self._retire_soon(())
+            hops = (f"{label(peer_of(hop))} {hop.span}" for hop in planner.outlook())
+            self._news.edited(", ".join(hops), rerouted=rerouted)
+            self._route.retire_soon(())
         self._patience.wake()
 
     def replaceable(self, stage: Stage) -> bool:
@@ -311,73 +252,19 @@ class Swarm:
 
     def label(self, peer_id: str | None) -> str:
         """What people call the peer."""
-        if peer_id is None:
-            return "this node"
-        entry = self.blocks_map.peer(peer_id) if self.blocks_map is not None else None
-        return entry.label if entry is not None else short_peer_id(peer_id)
+        return self._book.label(peer_id)
 
     def hop_names(self) -> tuple[HopName, ...]:
         """What people call the hops in use, in their order."""
-        return tuple(HopName(self.label(one.peer_id), str(one.span)) for one in self._stages)
+        return tuple(HopName(self.label(one.peer_id), str(one.span)) for one in self.stages)
 
     def hops(self) -> tuple[HopView, ...]:
         """The hops in use or, where there are none, those that would be used."""
-        return self._views.hops(self._stages, self._wish())
+        return self._views.hops(self.stages)
 
     def peers(self) -> tuple[PeerView, ...]:
         """All peers of the map."""
-        if self.blocks_map is None or self._host is None:
-            return ()
-        model = self._source.key.name
-        return tuple(
-            self._views.peer(
-                entry.id,
-                self._addrs(entry.id),
-                self.blocks_map.spans_of(entry.id, model),
-                self._commons.stages,
-            )
-            for entry in self.blocks_map.peers
-        )
-
-    async def _plan(self, opened: Sequence[Stage]) -> list[Hop]:
-        """The hops to have; waits for peers where some blocks have none that is live."""
-        while True:
-            kept = self._alive(opened)
-            own = () if self._host is None else (self._host.peer_id,)
-            try:
-                if self._edits != self._edits_in_force or not kept:
-                    return list(self._planner.whole())
-                hops = [
-                    self._planner.hop(own if one.peer_id is None else (one.peer_id,), one.span)
-                    for one in kept
-                ]
-                new = self._planner.around(hop.span for hop in hops)
-                return sorted((*hops, *new), key=lambda hop: hop.span)
-            except RouteError as no_route:
-                follows = self._edits == self._edits_in_force
-                lacks = self._planner.gaps(stage.span for stage in kept if follows)
-                self._events.clear()  # the waiting, or the error, tells them
-                await self._patience.wait(no_route, lacks)
-
-    async def _has_room_now(self, failure: OpenFailure, opened: list[Stage]) -> bool:
-        """Whether a peer that was busy is to be asked again at once; ends the ``opened``.
-
-        Contexts that wait for each other's peers must not each hold what the other one needs.
-        """
-        if self._make_room is None or not isinstance(failure.cause, PeerBusyError):
-            return False
-        await close_all(opened)
-        opened.clear()
-        return await self._make_room(failure.peer_id)
-
-    def _note(
-        self, peer_id: str, span: Span, cause: GptNodeError, *, was_open: bool, slow: bool = False
-    ) -> None:
-        told = cause.about(f"{self.label(peer_id)} (blocks {span})")
-        trouble = self._planner.health.note(peer_id, told, was_open=was_open, slow=slow)
-        self.meter.hop_failed(self.label(peer_id), trouble.kind.value, was_open=was_open)
-        self._has_failed |= was_open
-        self._events.append(told.detail)
+        return self._views.peers(self.model_name, self._commons.stages)
 
     def _distrust(self, peer_ids: Collection[str], cause: GptNodeError) -> bool:
         """Do without ``peer_ids`` from now on, and say why; whether one of them was in use."""
@@ -385,62 +272,12 @@ class Swarm:
             self._planner.health.distrust(peer_id, cause)
         self._commons.shun(peer_ids, by=self)
         spoiled = self._drop(peer_ids)
-        if spoiled:
-            self._has_failed = True
-            self._events.append(cause.detail)
-        else:
-            self.say(cause.detail)
+        self._news.distrusted(cause, spoiled=spoiled)
         return spoiled
 
     def _drop(self, peer_ids: Collection[str]) -> bool:
         """Use no stage of ``peer_ids``, who were wrong, any more; whether there was one."""
-        spoiled = [stage for stage in self._stages if stage.peer_id in peer_ids]
-        self._stages = tuple(stage for stage in self._stages if stage not in spoiled)
-        self._retire_soon(spoiled)
-        for stage in spoiled:
-            self.meter.hop_failed(self.label(stage.peer_id), TroubleKind.WRONG.value, was_open=True)
+        spoiled = [stage for stage in self.stages if stage.peer_id in peer_ids]
+        self._route.take_out(spoiled)
+        self._news.dropped(spoiled)
         return bool(spoiled)
-
-    def _tell(self, opened: Sequence[Stage]) -> None:
-        """One line for all that happened since the last one."""
-        new = sorted((stage for stage in opened if stage.peer_id is not None), key=_by_span)
-        serves = [f"{self.label(stage.peer_id)} serves blocks {stage.span}" for stage in new]
-        told_already = self._announced and not self._events
-        if serves and len(new) == len(self._stages) and not self._events:  # of a new context
-            told_already |= self._commons.is_known_route("; ".join(serves))
-        if (self._events or serves) and not told_already:
-            self.say("; ".join((*self._events, *serves)))
-        self._events.clear()
-        self._announced = False
-
-    def _alive(self, opened: Sequence[Stage]) -> list[Stage]:
-        """The stages in use and those just opened, in order, without those that are lost."""
-        stages = (*self._stages, *opened)
-        return sorted((stage for stage in stages if stage.lost is None), key=_by_span)
-
-    def _retire_soon(self, stages: Sequence[Stage]) -> None:
-        """Close in the background: saying goodbye to a frozen peer takes a second."""
-        self._nursery.start_soon(self._retire, stages)
-
-    async def _retire(self, stages: Sequence[Stage]) -> None:
-        """Close ``stages``, then leave the peers that the map no longer knows."""
-        await close_all(stages)
-        in_use = {stage.peer_id for stage in self._commons.stages}
-        for peer_id in self._host.connected() if self._host is not None else ():
-            if self._host is not None and not (self._allow.allows(peer_id) or peer_id in in_use):
-                await self._host.disconnect(peer_id)
-
-    def _wish(self) -> tuple[Hop, ...]:
-        try:
-            return self._planner.whole()
-        except RouteError:
-            return self._planner.wished()
-
-    def _addrs(self, peer_id: str) -> tuple[str, ...]:
-        entry = self.blocks_map.peer(peer_id) if self.blocks_map is not None else None
-        more = self._commons.more_addrs.get(peer_id, ())
-        return more + tuple(addr for addr in (entry.addrs if entry else ()) if addr not in more)
-
-
-def _by_span(stage: Stage) -> Span:
-    return stage.span

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gptnode.net.host import Host
+from gptnode.node.peer_book import PeerBook
 from gptnode.node.planning import Planner
 from gptnode.node.remote_stage import RemoteStage
 from gptnode.node.stages import Stage
 from gptnode.node.watching import WatchedStage
 from gptnode.routing.entries import NO_ENDS, PlacedEnds
-from gptnode.routing.route import Hop
 from gptnode.span import Span
 
 __all__ = ["HopView", "PeerView", "Views"]
@@ -45,16 +45,15 @@ class PeerView:
 class Views:
     """Makes views of what a planner and a host know."""
 
-    def __init__(
-        self, planner: Planner, host: Host | None, label: Callable[[str | None], str]
-    ) -> None:
-        """``label``: what people call a peer, or this node for None."""
+    def __init__(self, planner: Planner, host: Host | None, book: PeerBook) -> None:
+        """``book``: what people call the peers, and where they are."""
         self._planner = planner
         self._host = host
-        self._label = label
+        self._book = book
 
-    def hops(self, stages: Sequence[Stage], wished: Sequence[Hop]) -> tuple[HopView, ...]:
-        """``stages``, and where they leave gaps the hops of the route that is ``wished``."""
+    def hops(self, stages: Sequence[Stage]) -> tuple[HopView, ...]:
+        """``stages``, and where they leave gaps the hops that would be used."""
+        wished = self._planner.outlook()
         hop_of = {block: hop for hop in wished for block in hop.span}
         views = {
             stage.span: self._hop(
@@ -70,21 +69,21 @@ class Views:
                     views[span] = self._hop(peer_id, span, hop.peer_ids, stages)
         return tuple(views[span] for span in sorted(views))
 
-    def peer(
-        self,
-        peer_id: str,
-        addrs: tuple[str, ...],
-        spans: tuple[Span, ...],
-        stages: Sequence[Stage],
-    ) -> PeerView:
-        """One peer of the map."""
-        return PeerView(
-            self._label(peer_id),
-            peer_id,
-            addrs,
-            spans,
-            self._state(peer_id),
-            _round_trip_s(peer_id, stages),
+    def peers(self, model: str, stages: Sequence[Stage]) -> tuple[PeerView, ...]:
+        """All peers of the map, and what it gives them of ``model``; ``stages``: those in use."""
+        blocks_map = self._planner.blocks_map
+        if blocks_map is None or self._host is None:
+            return ()
+        return tuple(
+            PeerView(
+                entry.label,
+                entry.id,
+                self._book.addrs(entry.id),
+                blocks_map.spans_of(entry.id, model),
+                self._state(entry.id),
+                _round_trip_s(entry.id, stages),
+            )
+            for entry in blocks_map.peers
         )
 
     def _hop(
@@ -94,12 +93,12 @@ class Views:
         others = tuple(other for other in peer_ids if other != (peer_id or own_id))
         peer_id = None if peer_id == own_id else peer_id
         return HopView(
-            self._label(peer_id),
+            self._book.label(peer_id),
             peer_id,
             span,
             self._state(peer_id),
             _round_trip_s(peer_id, stages),
-            tuple(self._label(other) for other in others),
+            tuple(self._book.label(other) for other in others),
             self._planner.hop((), span).ends,
         )
 

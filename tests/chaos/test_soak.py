@@ -31,8 +31,8 @@ def test_a_line_that_is_no_first_route_is_an_alarm() -> None:
 
 
 def test_memory_that_grows_has_a_slope(monkeypatch: pytest.MonkeyPatch) -> None:
+    from proof.memory import Memory
     from proof.swarm import Reading
-    from soak import Memory
 
     readings = [(float(n), Reading((1 << 30) + n * 1000, 9, 9)) for n in range(100)]
     assert Memory(readings).slope_bytes_s() == pytest.approx(1000)

@@ -167,10 +167,10 @@ async def test_a_link_that_breaks_in_an_answer_makes_it_a_star_and_loses_nothing
 async def test_a_star_becomes_a_ring_again_after_a_while(
     four: Bench, whole: Bench, asked: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptnode.node.pipeline.STAR_S", 0.0)
+    monkeypatch.setattr("gptnode.node.legs.STAR_S", 0.0)
     begun = await four.greedy(PROMPT, 2)
     pipeline: Pipeline = four.generator._pipeline
-    pipeline._leave_rings("test")
+    pipeline._legs.leave_rings("test")
     asked.clear()
     assert await four.greedy(begun, 4) == await whole.greedy(PROMPT, 6)
     assert asked == []

@@ -28,6 +28,7 @@ from gptnode.node.events import EventLog
 from gptnode.node.ground import Ground
 from gptnode.node.loading import ModelSource, folder_paths, open_device, open_model
 from gptnode.node.remote_stage import RemoteStage
+from gptnode.node.replay import REPLAY_BYTES
 from gptnode.node.runtime import open_service
 from gptnode.node.service import Service, ServiceModel
 from gptnode.routing.blocks_map import BlocksMap
@@ -391,7 +392,7 @@ async def test_an_answer_that_waits_for_room_can_be_cancelled(service_of: Servic
         with trio.move_on_after(0.1) as scope:
             await opened.answer([30, 31, 32], 3)
         assert scope.cancelled_caught
-        assert len(opened.service._line) == 0
+        assert len(opened.service._pool._line) == 0
         crowd.cancel_scope.cancel()
     assert len((await opened.answer([30, 31, 32], 3)).ids) > 0
 
@@ -549,6 +550,18 @@ async def test_an_answer_keeps_to_its_grammar_with_guesses_or_without(
             assert re.match(r'\{\s*"colours"\s*:\s*\[', found.text)
         if not speculate:
             assert context.guesses == (0, 0)
+
+
+async def test_contexts_share_the_room_for_steps_that_may_be_given_again() -> None:
+    config = ClientConfig(model_dir=bundled_model_folder(), threads=1)
+    limits = ServiceLimits(max_contexts=3, max_idle=1)
+    async with (
+        open_service(config, limits, report=lambda line: None) as service,
+        service.context([1]) as first,
+        service.context([2]) as second,
+    ):
+        rooms = [one._generator._pipeline.log.limit_bytes for one in (first, second)]
+    assert rooms == [REPLAY_BYTES // 4] * 2
 
 
 async def test_a_stage_that_is_cancelled_while_it_waits_does_not_block_others(

@@ -175,7 +175,7 @@ async def test_a_fraction_of_0_opens_no_session_and_watches_nobody(
 ) -> None:
     await with_replica.greedy(PROMPT, 4)
     assert "cleo" not in host.dialled
-    assert not any(isinstance(stage, WatchedStage) for stage in with_replica.swarm._stages)
+    assert not any(isinstance(stage, WatchedStage) for stage in with_replica.swarm.stages)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
