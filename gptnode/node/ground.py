@@ -147,9 +147,8 @@ async def _load_draft(
     """The draft model that is asked for, if tokens are to be guessed and can be."""
     if not config.speculate:
         return None
-    mapped = None
-    if model.entry is not None and config.map_path is not None:
-        mapped = model.entry.draft_folder(config.map_path.parent)
+    blocks_map = model.blocks_map
+    mapped = blocks_map.draft_folder(config.model_name) if blocks_map is not None else None
     source = find_draft(config.draft, mapped, model.source, report)
     if source is None:
         return None

@@ -22,7 +22,6 @@ class _Exchange:
     """A question with its answer, and the ids around them."""
 
     question: str
-    ids_before: tuple[int, ...]
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...] = ()
     answer: str | None = None
@@ -84,7 +83,7 @@ class Conversation:
         if self.awaits_answer:
             raise ContextError("the question before has no answer yet")
         prompt_ids = tuple(self._prompt(text))
-        self._exchanges = (*self._exchanges, _Exchange(text, self.ids, prompt_ids))
+        self._exchanges = (*self._exchanges, _Exchange(text, prompt_ids))
         return list(prompt_ids)
 
     def answered(self, ids: Sequence[int], text: str) -> None:

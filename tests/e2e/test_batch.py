@@ -133,3 +133,15 @@ def test_without_peers_the_batch_stops_and_keeps_what_it_has(
     assert done.code in (7, 9)
     assert "0 of 60 requests are done and kept" in done.err
     assert not out.exists()
+
+
+def test_a_batch_can_be_watched_by_metrics_and_traces(
+    two_servers: LocalSwarm, tmp_path: Path
+) -> None:
+    questions, out, traces = tmp_path / "q.jsonl", tmp_path / "a.jsonl", tmp_path / "t.jsonl"
+    questions.write_text("".join(json.dumps(request(n)) + "\n" for n in range(2)))
+    watched = ("--metrics", "127.0.0.1:0", "--traces", traces)
+    done = gptnode(*over(two_servers, questions, out), *watched)
+    assert done.code == 0, done.err
+    assert "metrics at http://127.0.0.1:" in done.err
+    assert sum("answer" in span["name"].split() for span in lines_of(traces)) == 2
