@@ -19,7 +19,7 @@ __all__ = ["Conversation"]
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """A question with its answer, and the ids around them."""
+    """A question with its answer, and their ids."""
 
     question: str
     prompt_ids: tuple[int, ...]
