@@ -50,6 +50,9 @@ class Patience:
         now_s, health = trio.current_time(), self._planner.health
         causes = self._planner.causes(gaps)
         busy_until_s = self._planner.busy_until_s(gaps)
+        if not causes and self._planner.holds(gaps):
+            await trio.lowlevel.checkpoint()  # whatever it was has just ended
+            return
         if self._since_s is None:
             self._since_s = now_s
         patience_s = self._wait_s

@@ -136,6 +136,11 @@ class Planner:
         waits = [t.until_s for peer in busy if (t := self.health.trouble(peer)) is not None]
         return min(waits, default=None)
 
+    def holds(self, gaps: Iterable[Span]) -> bool:
+        """Whether the map gives each block of ``gaps`` to some peer."""
+        holders = self.holders()
+        return all(holders[block] for gap in gaps for block in gap)
+
     def causes(self, gaps: Iterable[Span]) -> list[GptNodeError]:
         """What is known against the peers that serve blocks of ``gaps``."""
         holders = self.holders()
