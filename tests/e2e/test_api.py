@@ -29,13 +29,24 @@ from tests.e2e.conftest import DEADLINE_S, environment
 
 QUESTION = [{"role": "user", "content": "What is a BlocksMap?"}]
 COUNT = [{"role": "user", "content": "Count from 1 to 50"}]  # some hundred tokens
-ENDLESS = {"repetition_penalty": 0.3}  # it says the same words until the context is full
+LONG = {"type": "string", "minLength": 4000}
+ENDLESS = {  # until the context is full
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "long",
+            "schema": {"type": "object", "properties": {"text": LONG}, "required": ["text"]},
+        },
+    }
+}
 
 
 @pytest.fixture(scope="module")
 def api(two_servers: LocalSwarm) -> Iterator[ApiServer]:
-    """Keeps no caches after an answer, so that a session is one of an answer that runs."""
-    with api_server(*over(two_servers), "--max-idle", "0", "--max-answers", "4") as api:
+    """Keeps no caches after an answer, so that a session is one of an answer that runs; and guesses
+    nothing, so that an answer that repeats itself takes its time."""
+    options = ("--max-idle", "0", "--max-answers", "4", "--no-speculation")
+    with api_server(*over(two_servers), *options) as api:
         yield api
 
 
