@@ -84,38 +84,19 @@ void gpt_use_plain(int yes);
 const char *gpt_instructions(void);
 /* cffi: end */
 
-enum {
-    GROUP_8 = 128,
-    GROUP_4 = 32,
-    DEPTH = 128,      /* inputs of a product that are taken at a time */
-    PANEL = 32,       /* outputs of a product that are taken at a time */
-    FEW_ROWS = 32,    /* the most rows of a step */
-    MAX_HEAD_DIM = 256,
-    MAX_SHARED = 16,
-};
+enum { GROUP_8 = 128, GROUP_4 = 32, MAX_TILE_ROWS = 4, MAX_HEAD_DIM = 256, MAX_SHARED = 16 };
 
-/* Rows of activations as products with a kind of matrix want them: in runs of DEPTH inputs, zero
- * from k on, with the same run of other rows beside it: of all rows for GPT_BF16, of four for
- * GPT_INT4, of none for GPT_INT8. So many of them are multiplied at a time. */
+/* A row of activations as the dot products want it, in the form that the matrix's kind asks for. */
 typedef struct {
-    int rows, runs, together;
-    void *values;     /* bf16; int16_t for GPT_INT8; int8_t for GPT_INT4 */
-    float *units;     /* the value of one: of a row for GPT_INT8, of each group for GPT_INT4 */
-    int32_t *offsets; /* GPT_INT4: -8 times the sum of each four inputs */
-} gpt_vectors;
-
-/* How many runs stand before run `run` of row t. */
-static inline size_t gpt_runs_before(const gpt_vectors *x, int run, int t) {
-    int first = t / x->together * x->together;
-    int beside = x->rows - first < x->together ? x->rows - first : x->together;
-    return (size_t)first * x->runs + (size_t)run * beside + (t - first);
-}
-
-/* Outputs of a matrix that are wanted next: their weights are asked for in time. */
-typedef struct {
-    const gpt_matrix *matrix; /* or null */
-    int first;
-} gpt_ahead;
+    const uint16_t *bf16; /* GPT_BF16: (k) as it is */
+    /* GPT_INT8: 16-bit integers with one unit for the row */
+    const int16_t *i16; /* (stride), zero from k on */
+    float unit;         /* value of one in i16 */
+    /* GPT_INT4: 8-bit integers with a unit for each group of 32 */
+    const int8_t *i8;      /* (stride), zero from k on */
+    const int32_t *offset; /* (stride / 4): -8 times the sum of four in i8 */
+    const float *units;    /* (stride / 32) */
+} gpt_vector;
 
 static inline float from_bf16(uint16_t value) {
     union { uint32_t bits; float number; } u = {(uint32_t)value << 16};
@@ -160,14 +141,8 @@ static inline float exp_f32(float x) {
 #define CLONES
 #endif
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define GPT_X86 1
-#endif
-
-/* linear.c: whether the instructions of AVX-512 with VNNI, and those for bf16, may be used; never
- * on other machines */
+/* linear.c: whether the instructions of AVX-512 with VNNI may be used; never on other machines */
 int gpt_has_vnni(void);
-int gpt_has_bf16(void);
 
 /* rows.c */
 void gpt_norm_row(const uint16_t *x, const uint16_t *norm, float eps, int width, uint16_t *out);
@@ -176,17 +151,13 @@ void gpt_rotate_head(const uint16_t *restrict x, const uint16_t *restrict cosine
 /* out = bf16(silu(gate)) * bf16(up), both given in f32 that gets rounded first */
 void gpt_gated(const float *gate, const float *up, int count, uint16_t *out);
 
-/* linear.c: outputs first .. first + count, PANEL at the most, for all rows of x;
- * out[t * out_stride + i] for output first + i. The same with panels.c, for AVX-512. */
-typedef void gpt_product(const gpt_matrix *matrix, int first, int count, const gpt_vectors *x,
-                         float *out, size_t out_stride, gpt_ahead next);
-gpt_product gpt_multiply, gpt_panel_bf16, gpt_panel_int8, gpt_panel_int4;
-
-/* vectors.c: rows for products with `matrix` in memory of gpt_vectors_bytes(matrix, rows) */
-size_t gpt_vectors_bytes(const gpt_matrix *matrix, int rows);
-gpt_vectors gpt_vectors_in(void *memory, const gpt_matrix *matrix, int rows);
-void gpt_set_vector(const gpt_vectors *vectors, const gpt_matrix *matrix, int t,
-                    const uint16_t *row);
+/* linear.c: outputs first .. first + count of `matrix` for up to MAX_TILE_ROWS vectors;
+ * out[t * out_stride + i] for output first + i. */
+void gpt_dot(const gpt_matrix *matrix, int first, int count, const gpt_vector *x, int rows,
+             float *out, int out_stride);
+/* vectors.c: `row` for `matrix`, in memory of gpt_vector_bytes(matrix) for each row. */
+size_t gpt_vector_bytes(const gpt_matrix *matrix);
+gpt_vector gpt_vector_of(const uint16_t *row, const gpt_matrix *matrix, void *memory);
 
 /* attention.c: one context's tokens first .. last for the query heads of one kv head */
 typedef struct { float max, sum; } gpt_softmax;

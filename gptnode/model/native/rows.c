@@ -70,41 +70,29 @@ void gpt_silu_mul(uint16_t *gate, const uint16_t *up, size_t count, int threads)
         silu_mul(gate + at, up + at, count - at < PIECE ? count - at : PIECE);
 }
 
-/* At most FEW_ROWS rows. */
-static int few_heads(const gpt_matrix *matrix, const uint16_t *norm, float norm_eps,
-                     const uint16_t *x, int rows, float *out, int threads) {
-    int k = matrix->k, panels = (matrix->n + PANEL - 1) / PANEL;
-    size_t of_vectors = gpt_vectors_bytes(matrix, rows);
-    char *memory = aligned_alloc(64, of_vectors + (sizeof(uint16_t) * k + 63) / 64 * 64);
-    if (!memory) return 1;
-    uint16_t *normed = (uint16_t *)(memory + of_vectors);
-    gpt_vectors vectors = gpt_vectors_in(memory, matrix, rows);
+int gpt_head(const gpt_matrix *matrix, const uint16_t *norm, float norm_eps, const uint16_t *x,
+             int rows, float *out, int threads) {
+    enum { TILE = 64 };
+    int k = matrix->k, tiles = (matrix->n + TILE - 1) / TILE;
+    size_t of_row = gpt_vector_bytes(matrix);
+    gpt_vector *vector = malloc(rows * (sizeof *vector + of_row + sizeof(uint16_t) * k));
+    if (!vector) return 1;
+    char *integers = (char *)(vector + rows);
+    uint16_t *normed = (uint16_t *)(integers + rows * of_row);
     for (int t = 0; t < rows; t++) {
         const uint16_t *row = x + (size_t)t * k;
         if (norm) {
-            gpt_norm_row(row, norm, norm_eps, k, normed);
-            row = normed;
+            gpt_norm_row(row, norm, norm_eps, k, normed + (size_t)t * k);
+            row = normed + (size_t)t * k;
         }
-        gpt_set_vector(&vectors, matrix, t, row);
+        vector[t] = gpt_vector_of(row, matrix, integers + t * of_row);
     }
     (void)threads;
-#pragma omp parallel for num_threads(threads) schedule(guided, 4)
-    for (int panel = 0; panel < panels; panel++) {
-        int first = panel * PANEL, count = matrix->n - first < PANEL ? matrix->n - first : PANEL;
-        gpt_ahead next = {first + PANEL < matrix->n ? matrix : 0, first + PANEL};
-        gpt_multiply(matrix, first, count, &vectors, out + first, matrix->n, next);
+#pragma omp parallel for num_threads(threads) schedule(guided)
+    for (int tile = 0; tile < tiles; tile++) {
+        int first = tile * TILE, count = matrix->n - first < TILE ? matrix->n - first : TILE;
+        gpt_dot(matrix, first, count, vector, rows, out + first, matrix->n);
     }
-    free(memory);
-    return 0;
-}
-
-int gpt_head(const gpt_matrix *matrix, const uint16_t *norm, float norm_eps, const uint16_t *x,
-             int rows, float *out, int threads) {
-    for (int t = 0; t < rows; t += FEW_ROWS) {
-        int count = rows - t < FEW_ROWS ? rows - t : FEW_ROWS;
-        if (few_heads(matrix, norm, norm_eps, x + (size_t)t * matrix->k, count,
-                      out + (size_t)t * matrix->n, threads))
-            return 1;
-    }
+    free(vector);
     return 0;
 }

@@ -25,7 +25,8 @@
 #endif
 
 enum {
-    TILE = PANEL,      /* outputs of a matrix that a thread takes at a time */
+    MAX_ROWS = 32,
+    TILE = 32,         /* outputs of a matrix that a thread takes at a time */
     PART_TOKENS = 256, /* of the context that a thread takes at a time */
     MAX_PARTS = 32,
     MAX_THREADS = 64,
@@ -38,9 +39,10 @@ typedef struct {
     const uint16_t *cosines, *sines;
     int rows, threads;
     uint16_t *hidden, *normed, *query, *key, *value, *attended, *gated;
-    void *vectors; /* what the next products multiply: see gpt_vectors_in */
+    char *integers;
     float *queries, *mixed;
     gpt_softmax *state;
+    gpt_vector vector[MAX_ROWS];
     _Alignas(64) int arrived;
     _Alignas(64) int round;
     struct {
@@ -51,48 +53,17 @@ typedef struct {
 static int at_most(int a, int b) { return a < b ? a : b; }
 static int tiles_of(const gpt_matrix *matrix) { return (matrix->n + TILE - 1) / TILE; }
 
-/* The first tile of thread `me`'s share. */
-static int share_of(const gpt_run *run, int me, int tiles) {
-    return (int)((int64_t)tiles * me / run->threads);
-}
-
 /* The next of `tiles` tiles for thread `me`; -1 when all are taken. Its own share comes first, in
  * order, so that its reads go on where they were; then what others haven't come to. */
 static int take(gpt_run *run, int me, int tiles) {
     for (int i = 0; i < run->threads; i++) {
         int whose = (me + i) % run->threads;
-        int first = share_of(run, whose, tiles), last = share_of(run, whose + 1, tiles);
+        int first = (int)((int64_t)tiles * whose / run->threads);
+        int last = (int)((int64_t)tiles * (whose + 1) / run->threads);
         int tile = first + __atomic_fetch_add(&run->share[whose].taken, 1, __ATOMIC_RELAXED);
         if (tile < last) return tile;
     }
     return -1;
-}
-
-/* Whether `tile` ends that share: the thread then goes on with the next phase. */
-static int ends_share(const gpt_run *run, int me, int tile, int tiles) {
-    return tile + 1 == share_of(run, me + 1, tiles);
-}
-
-static gpt_ahead start_of(const gpt_run *run, int me, const gpt_matrix *matrix) {
-    return (gpt_ahead){matrix, share_of(run, me, tiles_of(matrix)) * TILE};
-}
-
-/* Tile `tile` of queries, keys and values, taken as one matrix. */
-static gpt_ahead tile_of(const gpt_block *block, int tile) {
-    const gpt_matrix *matrix = &block->q;
-    if (tile >= tiles_of(matrix)) {
-        tile -= tiles_of(matrix);
-        matrix = &block->k;
-        if (tile >= tiles_of(matrix)) {
-            tile -= tiles_of(matrix);
-            matrix = &block->v;
-        }
-    }
-    return (gpt_ahead){matrix, tile * TILE};
-}
-
-static int query_key_value_tiles(const gpt_block *block) {
-    return tiles_of(&block->q) + tiles_of(&block->k) + tiles_of(&block->v);
 }
 
 /* Waits for all threads; whoever comes last opens the next phase. */
@@ -112,15 +83,7 @@ static void meet(gpt_run *run) {
 
 /* Rows of activations as the next matrix wants them. */
 static void prepare(gpt_run *run, int t, const uint16_t *row, const gpt_matrix *matrix) {
-    gpt_vectors vectors = gpt_vectors_in(run->vectors, matrix, run->rows);
-    gpt_set_vector(&vectors, matrix, t, row);
-}
-
-/* out (rows, TILE) */
-static void multiply(const gpt_run *run, const gpt_matrix *matrix, int first, float *out,
-                     gpt_ahead next) {
-    gpt_vectors vectors = gpt_vectors_in(run->vectors, matrix, run->rows);
-    gpt_multiply(matrix, first, at_most(TILE, matrix->n - first), &vectors, out, TILE, next);
+    run->vector[t] = gpt_vector_of(row, matrix, run->integers + t * gpt_vector_bytes(matrix));
 }
 
 static void norm(gpt_run *run, int me, const uint16_t *weight, const gpt_matrix *next) {
@@ -134,19 +97,18 @@ static void norm(gpt_run *run, int me, const uint16_t *weight, const gpt_matrix 
 }
 
 static void query_key_value(gpt_run *run, int me, const gpt_block *block) {
-    float out[FEW_ROWS * TILE];
-    int tiles = query_key_value_tiles(block);
+    const gpt_matrix *matrix[3] = {&block->q, &block->k, &block->v};
+    uint16_t *to[3] = {run->query, run->key, run->value};
+    float out[MAX_ROWS * TILE];
+    int tiles = tiles_of(matrix[0]) + tiles_of(matrix[1]) + tiles_of(matrix[2]);
     for (int tile; (tile = take(run, me, tiles)) >= 0;) {
-        gpt_ahead now = tile_of(block, tile), next = tile_of(block, tile + 1);
-        int n = now.matrix->n, count = at_most(TILE, n - now.first);
-        uint16_t *to = now.matrix == &block->q   ? run->query
-                       : now.matrix == &block->k ? run->key
-                                                 : run->value;
-        if (ends_share(run, me, tile, tiles)) next = start_of(run, me, &block->o);
-        multiply(run, now.matrix, now.first, out, next);
+        int which = 0;
+        while (tile >= tiles_of(matrix[which])) tile -= tiles_of(matrix[which++]);
+        int n = matrix[which]->n, first = tile * TILE, count = at_most(TILE, n - first);
+        gpt_dot(matrix[which], first, count, run->vector, run->rows, out, TILE);
         for (int t = 0; t < run->rows; t++)
             for (int i = 0; i < count; i++)
-                to[(size_t)t * n + now.first + i] = to_bf16(out[t * TILE + i]);
+                to[which][(size_t)t * n + first + i] = to_bf16(out[t * TILE + i]);
     }
     meet(run);
 }
@@ -223,15 +185,12 @@ static void attend(gpt_run *run, int me, int block, const gpt_matrix *next) {
     meet(run);
 }
 
-/* hidden = hidden + matrix times the vectors; `after` comes next */
-static void add(gpt_run *run, int me, const gpt_matrix *matrix, gpt_ahead after) {
-    float out[FEW_ROWS * TILE];
-    int tiles = tiles_of(matrix);
-    for (int tile; (tile = take(run, me, tiles)) >= 0;) {
+/* hidden = hidden + matrix times the vectors */
+static void add(gpt_run *run, int me, const gpt_matrix *matrix) {
+    float out[MAX_ROWS * TILE];
+    for (int tile; (tile = take(run, me, tiles_of(matrix))) >= 0;) {
         int first = tile * TILE, count = at_most(TILE, matrix->n - first);
-        gpt_ahead next = {matrix, first + TILE};
-        if (ends_share(run, me, tile, tiles)) next = after;
-        multiply(run, matrix, first, out, next);
+        gpt_dot(matrix, first, count, run->vector, run->rows, out, TILE);
         for (int t = 0; t < run->rows; t++) {
             uint16_t *hidden = run->hidden + (size_t)t * matrix->n + first;
             for (int i = 0; i < count; i++)
@@ -242,14 +201,12 @@ static void add(gpt_run *run, int me, const gpt_matrix *matrix, gpt_ahead after)
 }
 
 static void gate_and_up(gpt_run *run, int me, const gpt_block *block) {
-    float gate[FEW_ROWS * TILE], up[FEW_ROWS * TILE];
-    int n = block->gate.n, tiles = tiles_of(&block->gate);
-    for (int tile; (tile = take(run, me, tiles)) >= 0;) {
+    float gate[MAX_ROWS * TILE], up[MAX_ROWS * TILE];
+    int n = block->gate.n;
+    for (int tile; (tile = take(run, me, tiles_of(&block->gate))) >= 0;) {
         int first = tile * TILE, count = at_most(TILE, n - first);
-        gpt_ahead next = {&block->gate, first + TILE};
-        if (ends_share(run, me, tile, tiles)) next = start_of(run, me, &block->down);
-        multiply(run, &block->gate, first, gate, (gpt_ahead){&block->up, first});
-        multiply(run, &block->up, first, up, next);
+        gpt_dot(&block->gate, first, count, run->vector, run->rows, gate, TILE);
+        gpt_dot(&block->up, first, count, run->vector, run->rows, up, TILE);
         for (int t = 0; t < run->rows; t++)
             gpt_gated(gate + t * TILE, up + t * TILE, count, run->gated + (size_t)t * n + first);
     }
@@ -266,13 +223,10 @@ static void run_blocks(gpt_run *run, int me, const gpt_block *blocks, int n_bloc
         query_key_value(run, me, block);
         rotate_and_append(run, me, b);
         attend(run, me, b, &block->o);
-        add(run, me, &block->o, start_of(run, me, &block->gate));
+        add(run, me, &block->o);
         norm(run, me, block->mlp_norm, &block->gate);
         gate_and_up(run, me, block);
-        gpt_ahead after = {0};
-        if (b + 1 < n_blocks)
-            after = tile_of(block + 1, share_of(run, me, query_key_value_tiles(block + 1)));
-        add(run, me, &block->down, after);
+        add(run, me, &block->down);
     }
 }
 
@@ -295,7 +249,7 @@ static size_t lay_out(gpt_run *run, const gpt_shape *shape, int rows, char *memo
     run->value = piece(&at, sizeof(uint16_t) * kv * width);
     run->attended = piece(&at, sizeof(uint16_t) * heads * width);
     run->gated = piece(&at, sizeof(uint16_t) * rows * shape->d_ff);
-    run->vectors = piece(&at, 3 * rows * (widest + DEPTH)); /* the most that vectors may take */
+    run->integers = piece(&at, 3 * rows * (widest + 128)); /* the most that a vector may take */
     run->queries = piece(&at, sizeof(float) * heads * width);
     run->mixed = piece(&at, sizeof(float) * heads * width * MAX_PARTS);
     run->state = piece(&at, sizeof(gpt_softmax) * heads * MAX_PARTS);
@@ -312,7 +266,7 @@ int gpt_step(const gpt_shape *shape, const gpt_block *blocks, int n_blocks, cons
              void *scratch, int threads) {
     gpt_run run = {.shape = shape, .row = row, .rows = rows, .cosines = cosines, .sines = sines,
                    .hidden = hidden, .threads = 1};
-    if (rows < 1 || rows > FEW_ROWS) return 1;
+    if (rows < 1 || rows > MAX_ROWS) return 1;
     lay_out(&run, shape, rows, scratch);
     threads = at_most(threads, MAX_THREADS);
 #ifdef _OPENMP

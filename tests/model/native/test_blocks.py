@@ -112,13 +112,10 @@ def test_tokens_are_the_same_to_the_bit_one_by_one_and_together(
     assert torch.equal(stack(more, together), stack(more, one_by_one))
 
 
-@pytest.mark.parametrize("tokens", [2, 9, 26])
 @pytest.mark.parametrize("dtype_name", DTYPES)
-def test_contexts_in_one_batch_are_each_as_if_alone(
-    dtype_name: str, tokens: int, tmp_path: Path
-) -> None:
+def test_contexts_in_one_batch_are_each_as_if_alone(dtype_name: str, tmp_path: Path) -> None:
     stack = stack_of(tmp_path, dtype_name)
-    lengths, counts = (40, 3, 17, 1), (1, 4, 1, tokens)
+    lengths, counts = (40, 3, 17, 1), (1, 4, 1, 2)
     alone, batched = ([stack.new_cache(64) for _ in lengths] for _ in "ab")
     for seed, (length, one, other) in enumerate(zip(lengths, alone, batched, strict=True)):
         stack(hidden(length, 32, seed), one)
