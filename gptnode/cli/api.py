@@ -17,7 +17,7 @@ import trio
 from gptnode.cli.api_token import create_token as make_token
 from gptnode.cli.api_token import read_token
 from gptnode.cli.client_options import client_config, client_options
-from gptnode.cli.logs import LEVELS, set_up_logs
+from gptnode.cli.logs import log_options, set_up_logs
 from gptnode.cli.options import byte_size
 from gptnode.cli.settings import ChatSettings, model_defaults
 from gptnode.cli.traces import open_traces, traces_option
@@ -141,24 +141,7 @@ Examples:
     help="Largest request.",
 )
 @traces_option
-@click.option(
-    "--log-level",
-    type=click.Choice(LEVELS),
-    default="info",
-    show_default=True,
-    envvar="GPTNODE_LOG_LEVEL",
-    show_envvar=True,
-    help="Log events of at least this level.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    envvar="GPTNODE_LOG_FORMAT",
-    show_envvar=True,
-    help="key=value pairs, or one JSON object a line.",
-)
+@log_options
 def api_command(
     listen: str,
     token_file: Path | None,

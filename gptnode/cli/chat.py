@@ -21,17 +21,7 @@ import click
 import trio
 
 from gptnode.cli.chat_options import ChatOptions, chat_options
-from gptnode.cli.options import (
-    activations_option,
-    default_identity_path,
-    device_option,
-    dtype_option,
-    identity_option,
-    map_option,
-    model_dir_option,
-    star_option,
-    threads_option,
-)
+from gptnode.cli.client_options import client_config, model_options
 from gptnode.cli.settings import model_defaults
 from gptnode.demo.bundled import MODEL_NAME, bundled_model_folder
 from gptnode.errors import UsageError
@@ -46,36 +36,8 @@ __all__ = ["ChatOptions", "chat_command", "chat_options", "run_chat"]
 
 
 @click.command("chat")
-@map_option
-@identity_option
-@click.option("--model", metavar="NAME", help="The model of the BlocksMap to chat with.")
-@model_dir_option
+@model_options
 @chat_options
-@click.option(
-    "--context-tokens",
-    type=click.IntRange(min=16),
-    metavar="N",
-    help="Longest context, prompt and answer together.  [default: 4096, if the model allows it]",
-)
-@click.option("--template", metavar="NAME", help="Chat template, if not the model's own.")
-@device_option
-@threads_option
-@dtype_option
-@star_option
-@activations_option
-@click.option(
-    "--draft",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A small model on this machine, with the same tokenizer, that guesses what comes next; "
-    "beats the one in the BlocksMap. The tokens are the same.",
-)
-@click.option(
-    "--no-speculation",
-    is_flag=True,
-    help="Compute token by token: don't guess what comes next from what was there before. The "
-    "tokens are the same.",
-)
 def chat_command(
     map_path: Path | None,
     identity_path: Path | None,
@@ -103,30 +65,25 @@ def chat_command(
     """
     # Imported here for the sake of `gptnode chat --help`.
     from gptnode.cli.signals import TERMINATED, until_terminated
-    from gptnode.node.config import ClientConfig
 
-    if draft is not None and no_speculation:
-        raise UsageError("--draft guesses tokens, --no-speculation has none guessed: drop one")
     if map_path is None and model is not None and model_dir is None:
         raise UsageError("--model names a model of a BlocksMap: give its file with --map")
-    if map_path is not None and identity_path is None:
-        identity_path = default_identity_path()
     if map_path is None and model_dir is None:
         model_dir, model = bundled_model_folder(), MODEL_NAME
-    config = ClientConfig(
+    config = client_config(
         map_path=map_path,
-        identity_path=identity_path if map_path is not None else None,
-        model_name=model,
+        identity_path=identity_path,
+        model=model,
         model_dir=model_dir,
         dtype=dtype,
         template=template,
         device=device,
         threads=threads,
         context_tokens=context_tokens,
-        rings=not star,
-        speculate=not no_speculation,
-        draft=draft,
+        star=star,
         activations=activations,
+        draft=draft,
+        no_speculation=no_speculation,
     )
     options = ChatOptions(**chat)
     if trio.run(until_terminated, partial(run_chat, config, options)):

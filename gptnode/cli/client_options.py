@@ -1,11 +1,12 @@
-"""The options of commands that are a client of a swarm without being a chat.
+"""The options of commands that are a client of a swarm.
 
-Each command turns what they say into a `ClientConfig` with `client_config`.
+Each command turns what they say into a `ClientConfig` with `client_config`. A chat has its own ways
+to wait and to verify, the others have those of `client_options`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,13 +29,13 @@ from gptnode.errors import UsageError
 if TYPE_CHECKING:
     from gptnode.node.config import ClientConfig
 
-__all__ = ["client_config", "client_options"]
+__all__ = ["client_config", "client_options", "model_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def client_options(command: Command) -> Command:
-    """The options whose values `client_config` takes, by the same names."""
+def model_options(command: Command) -> Command:
+    """What to compute, and how: values that `client_config` takes, by the same names."""
     options = [
         map_option,
         identity_option,
@@ -65,6 +66,14 @@ def client_options(command: Command) -> Command:
             is_flag=True,
             help="Compute token by token: don't guess what comes next. The tokens are the same.",
         ),
+    ]
+    return _with(command, options)
+
+
+def client_options(command: Command) -> Command:
+    """`model_options`, and the other values that `client_config` takes."""
+    options = [
+        model_options,
         click.option(
             "--wait-s",
             type=click.FloatRange(min=0),
@@ -83,9 +92,7 @@ def client_options(command: Command) -> Command:
             " more that is wrong.",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(command, options)
 
 
 def client_config(
@@ -103,8 +110,8 @@ def client_config(
     activations: str | None,
     draft: Path | None,
     no_speculation: bool,
-    wait_s: float,
-    verify: float,
+    wait_s: float = 0.0,
+    verify: float = 0.0,
 ) -> ClientConfig:
     """What the options say.
 
@@ -138,3 +145,10 @@ def client_config(
         draft=draft,
         activations=activations,
     )
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """``command`` with ``options``, shown in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command

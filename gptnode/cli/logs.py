@@ -8,14 +8,40 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
-from typing import Any, TextIO
+from collections.abc import Callable, MutableMapping
+from typing import Any, TextIO, TypeVar
 
+import click
 import structlog
 
-__all__ = ["LEVELS", "set_up_logs"]
+__all__ = ["LEVELS", "log_options", "set_up_logs"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 LEVELS = ("debug", "info", "warning", "error")
+
+
+def log_options(command: Command) -> Command:
+    """--log-level and --log-format, whose values `set_up_logs` takes."""
+    level = click.option(
+        "--log-level",
+        type=click.Choice(LEVELS),
+        default="info",
+        show_default=True,
+        envvar="GPTNODE_LOG_LEVEL",
+        show_envvar=True,
+        help="Log events of at least this level.",
+    )
+    form = click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        envvar="GPTNODE_LOG_FORMAT",
+        show_envvar=True,
+        help="key=value pairs, or one JSON object a line.",
+    )
+    return level(form(command))
 
 
 def set_up_logs(level: str, log_format: str, stream: TextIO | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 import trio
 
-from gptnode.cli.logs import LEVELS, set_up_logs
+from gptnode.cli.logs import log_options, set_up_logs
 from gptnode.cli.options import (
     byte_size,
     default_identity_path,
@@ -100,24 +100,7 @@ STDIN_CHUNK_BYTES = 4096
     help="Serve /metrics (Prometheus), /healthz and /readyz over HTTP there, e.g. 127.0.0.1:9100."
     " Whoever reaches it may read it: keep it on loopback or a private network.",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(LEVELS),
-    default="info",
-    show_default=True,
-    envvar="GPTNODE_LOG_LEVEL",
-    show_envvar=True,
-    help="Log events of at least this level.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    envvar="GPTNODE_LOG_FORMAT",
-    show_envvar=True,
-    help="key=value pairs, or one JSON object a line.",
-)
+@log_options
 @click.option("--exit-with-stdin", is_flag=True, hidden=True, help="Stop when stdin ends.")
 def serve_command(
     map_path: Path | None,
