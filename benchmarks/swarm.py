@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,17 @@ class Swarm:
 
 @contextmanager
 def running_swarm(
-    folder: Path, n_servers: int, threads: int, *, pinned: bool = False
+    folder: Path,
+    n_servers: int,
+    threads: int,
+    *,
+    pinned: bool = False,
+    options: Sequence[str] = (),
 ) -> Iterator[Swarm]:
     """``n_servers`` that share the blocks of the model in ``folder``; ended with the block.
 
     All may use ``threads`` cores: only one of them computes at a time. ``pinned``: each has a core
-    of its own instead, the first one the first.
+    of its own instead, the first one the first. ``options`` are more of `gptnode serve`.
 
     Raises:
         GptNodeError: one of them didn't get ready.
@@ -47,6 +52,7 @@ def running_swarm(
                     [
                         *(("taskset", "--cpu-list", str(core)) if pinned else ()),
                         *_serve(layout.map_path, place, threads),
+                        *options,
                     ]
                 )
             )

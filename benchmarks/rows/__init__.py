@@ -10,6 +10,7 @@ from benchmarks.rows.echo import ECHO
 from benchmarks.rows.latency import LATENCY
 from benchmarks.rows.long_context import LONG_CONTEXT
 from benchmarks.rows.many_peers import MANY_PEERS
+from benchmarks.rows.many_users import MANY_USERS
 from benchmarks.rows.memory import MEMORY
 from benchmarks.rows.neighbours import NEIGHBOURS
 from benchmarks.rows.pipelined_prefill import PIPELINED_PREFILL
@@ -32,6 +33,7 @@ ROWS: tuple[Row, ...] = (
     CONTEXT_CURVE,
     BATCHED,
     USERS,
+    MANY_USERS,
     NEIGHBOURS,
     LATENCY,
     ECHO,
