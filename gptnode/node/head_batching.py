@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
+import trio
 from torch import Tensor
 
 from gptnode.model.shard import Head
@@ -34,7 +35,9 @@ class _Asked(Generic[T]):
     rows: Tensor
     use: Callable[[Tensor], T]
     logits: Tensor | None = None
+    error: BaseException | None = None
     batch_s: float = 0.0
+    abandoned: bool = False
 
 
 class HeadBatcher:
@@ -52,32 +55,48 @@ class HeadBatcher:
         """What ``use`` makes, in the lane, of the logits (R, V) of ``rows`` (R, 1, D), and seconds.
 
         The seconds are those of the whole batch and of ``use``, all waiting left out. Each row is
-        as if it were alone, to the bit.
+        as if it were alone, to the bit. A cancelled caller leaves at once, and takes no room in a
+        batch that hasn't begun.
+
+        Raises:
+            BaseException: whatever ``use`` or the product itself raised.
         """
         asked = _Asked(rows, use)
         self._waiting.put(asked)
 
         def work() -> tuple[T, float]:
-            if asked.logits is None:
+            # Others who leave at this moment may still take the room of one batch.
+            while asked.logits is None and asked.error is None and not asked.abandoned:
                 self._compute()
             if asked.logits is None:
-                raise RuntimeError("the batch that this row was in failed")
+                raise asked.error or RuntimeError("nobody waits for this row any more")
             began = time.perf_counter()
             return use(asked.logits), asked.batch_s + time.perf_counter() - began
 
-        return (await self._lane.run(work)).value
+        try:
+            return (await self._lane.run(work)).value
+        except trio.Cancelled:
+            asked.abandoned = True
+            raise
 
     def _compute(self) -> None:
-        """In the lane: logits for all who wait, as far as there is room."""
+        """In the lane: logits for all who wait, as far as there is room; what fails, fails for all."""
         batch = self._gathered()
+        if not batch:
+            return
         self._sizes = (self._sizes[1], len(batch))
         counts = [asked.rows.shape[0] for asked in batch]
         began = time.perf_counter()
-        with torch.inference_mode():
-            rows = torch.cat([asked.rows for asked in batch])
-            parts = [self.head(part) for part in torch.split(rows, self.head.joint_rows)]
-            logits = torch.cat(parts) if len(parts) > 1 else parts[0]
-        self._lane.wait_for_device()
+        try:
+            with torch.inference_mode():
+                rows = torch.cat([asked.rows for asked in batch])
+                parts = [self.head(part) for part in torch.split(rows, self.head.joint_rows)]
+                logits = torch.cat(parts) if len(parts) > 1 else parts[0]
+            self._lane.wait_for_device()
+        except BaseException as error:  # of the device: it belongs to each of them
+            for asked in batch:
+                asked.error = error
+            return
         batch_s = time.perf_counter() - began
         for asked, found in zip(batch, torch.split(logits, counts), strict=True):
             asked.logits, asked.batch_s = found, batch_s
@@ -85,7 +104,7 @@ class HeadBatcher:
     def _gathered(self) -> list[_Asked[Any]]:
         """The next batch: more rows than the head joins only where one context asks for them."""
         first, self._next = self._next, None
-        batch = [first] if first is not None else []
+        batch = [first] if first is not None and not first.abandoned else []
         room = self.head.joint_rows - sum(asked.rows.shape[0] for asked in batch)
         until = time.perf_counter() + (MOMENT_S if max(self._sizes) > 1 else 0.0)
         while room > 0:
@@ -94,6 +113,8 @@ class HeadBatcher:
                 asked = self._waiting.get(timeout=max(0.0, left_s))
             except queue.Empty:
                 break
+            if asked.abandoned:
+                continue
             room -= asked.rows.shape[0]
             if room < 0 and batch:
                 self._next = asked

@@ -72,18 +72,75 @@ async def test_what_is_made_of_the_logits_fails_alone(lane: ComputeLane, tiny_mo
     assert found == (1, 64)
 
 
-async def test_who_left_is_computed_with_the_others_and_not_waited_for(
-    lane: ComputeLane, tiny_model: Path
+@pytest.mark.parametrize(("dtype", "rows"), [("bf16", 1), ("bf16", MAX_ROWS), ("f32", 1)])
+async def test_who_left_takes_nobodys_room(
+    dtype: str, rows: int, lane: ComputeLane, tiny_model: Path
 ) -> None:
-    batcher, may_go_on = HeadBatcher(lane, head_of(tiny_model, "bf16")), threading.Event()
+    head = head_of(tiny_model, dtype)
+    batcher, may_go_on = HeadBatcher(lane, head), threading.Event()
     used: list[str] = []
-    row = torch.randn(1, 1, D_MODEL).bfloat16()
+    hidden = torch.randn(rows, 1, D_MODEL).to(head.norm.weight.dtype)
     lane.run_soon(may_go_on.wait)
     with trio.move_on_after(0.02):
-        await batcher.run(row, lambda logits: used.append("left"))
+        await batcher.run(hidden, lambda logits: used.append("left"))
     may_go_on.set()
-    await batcher.run(row, lambda logits: used.append("stayed"))
-    assert used == ["stayed"]
+    await batcher.run(hidden, lambda logits: used.append("stayed"))
+    await batcher.run(hidden, lambda logits: used.append("came later"))
+    assert used == ["stayed", "came later"]
+
+
+async def test_who_leaves_while_the_batch_is_gathered_holds_up_nobody(
+    lane: ComputeLane, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher = HeadBatcher(lane, head_of(tiny_model, "bf16"))
+    row = torch.randn(1, 1, D_MODEL).bfloat16()
+    begun, may_go_on = threading.Event(), threading.Event()
+    gathered = HeadBatcher._gathered
+
+    def slowly(self: HeadBatcher) -> list[object]:
+        begun.set()
+        may_go_on.wait()
+        return list(gathered(self))
+
+    monkeypatch.setattr(HeadBatcher, "_gathered", slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batcher.run, row, lambda logits: logits)
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.cancel_scope.cancel()
+    may_go_on.set()
+    with trio.fail_after(30):
+        shape, _ = await batcher.run(row, lambda logits: logits.shape)
+    assert shape == (1, 64)
+
+
+async def test_a_head_that_fails_fails_for_all_who_were_in_the_batch_and_for_nobody_else(
+    lane: ComputeLane, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = head_of(tiny_model, "bf16")
+    batcher, may_go_on = HeadBatcher(lane, head), threading.Event()
+    row = torch.randn(1, 1, D_MODEL).bfloat16()
+    failed: list[str] = []
+
+    async def ask() -> None:
+        try:
+            await batcher.run(row, lambda logits: logits)
+        except MemoryError as error:
+            failed.append(str(error))
+
+    def fails(self: Head, hidden: Tensor) -> Tensor:
+        raise MemoryError("no memory for logits")
+
+    lane.run_soon(may_go_on.wait)
+    with monkeypatch.context() as patch:
+        patch.setattr(Head, "__call__", fails)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            may_go_on.set()
+    assert failed == ["no memory for logits"] * 3
+    logits, _ = await batcher.run(row, lambda logits: logits.clone())
+    assert torch.equal(logits, head(row))
 
 
 @pytest.mark.skipif(not binding.available, reason="only the kernels join rows")
