@@ -13,11 +13,14 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import trio
 from torch import Tensor
 
+from gptnode.model.shard import BlockStack
+from gptnode.node.batch_times import BatchTimes
 from gptnode.node.compute import ComputeLane, Ran
 from gptnode.node.expecting import Expected
 from gptnode.node.fair_queue import FairQueue
@@ -34,13 +37,6 @@ SHORT_TOKENS = 32
 LONG_SHARE = 0.5
 """While both wait, long steps get so much time for each second of batches. One piece may be begun
 beyond that, so those who decode wait for less than twice as long as without any prompt."""
-
-ROWS_A_READING = 4
-"""So many rows of a batch take as long as reading the weights, which any batch costs."""
-
-HOLD_READINGS = 1.25
-"""The longest wait for those who are about to be back, in readings of the weights: what a batch of
-their own would cost them and everybody. A context that is alone never waits."""
 
 LOOK_EVERY_S = 0.002
 """How often the lane looks for other work while it waits for somebody."""
@@ -64,8 +60,8 @@ class Batcher:
         self._long: FairQueue[AnyAsked] = FairQueue()
         self._under_way: LongStep | None = None
         self._expected = Expected()
+        self._times = BatchTimes()
         self._batch_s = 0.0  # how long the last batch took
-        self._reading_s = 0.0  # and of that, about, the reading of the weights
         self._long_s = 0.0  # the time that long steps have had since
 
     async def run(self, work: StepWork[T]) -> Ran[T]:
@@ -155,15 +151,18 @@ class Batcher:
             room -= more.work.tokens
 
     def _wait_for_more(self, batch: list[AnyAsked]) -> None:
-        """Wait for those who could be in ``batch`` and are about to be back; not for long.
+        """Wait for those who could be in ``batch`` and are about to be back, where that saves time.
 
-        Two groups that alternate would need two batches where one would do.
+        Two groups that alternate would need two batches where one would do. A context that is alone
+        never waits.
         """
-        until = time.perf_counter() + HOLD_READINGS * self._reading_s
+        since = time.perf_counter()
         self._turn_due = True  # this is the turn that whoever comes would ask for
-        while batch and _room(batch) > 0 and not self._lane.wanted:
+        while batch and (room := _room(batch)) > 0 and not self._lane.wanted:
             now = time.perf_counter()
-            end = self._expected.worth_waiting(batch[0].work.stack, now, until)
+            stack, rows = batch[0].work.stack, sum(asked.work.tokens for asked in batch)
+            saved_s = partial(self._saved_s, stack, rows, room)
+            end = self._expected.worth_waiting(stack, now, since, saved_s)
             if end is None:
                 break
             try:
@@ -173,6 +172,10 @@ class Batcher:
             self._fill_up(batch)
         self._turn_due = False
         self._take_in()
+
+    def _saved_s(self, stack: BlockStack, rows: int, room: int, contexts: int) -> float:
+        """What it saves if so many contexts more are in a batch; each as if with one row."""
+        return self._times.saved_s(stack, rows, min(contexts, room))
 
     def _run_batch(self, batch: Sequence[AnyAsked]) -> None:
         batch = [asked for asked in batch if not asked.abandoned]  # who left during the wait
@@ -193,7 +196,7 @@ class Batcher:
             ended = time.perf_counter()
             self._batch_s, self._long_s = ended - began, 0.0
             rows = sum(asked.work.tokens for asked in batch)
-            self._reading_s = self._batch_s / (1 + rows / ROWS_A_READING)
+            self._times.took(batch[0].work.stack, rows, self._batch_s)
             self._meter.batch(len(batch), rows)
             for asked in batch:
                 self._expected.answered(asked.work.cache, asked.work.stack, ended)

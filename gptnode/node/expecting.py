@@ -5,6 +5,7 @@ Knows times and contexts; what is made of it is `gptnode.node.batching`'s busine
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -53,18 +54,23 @@ class Expected:
         habit = self._habits.setdefault(cache, _Habit(stack, at))
         habit.stack, habit.answered_at, habit.away = stack, at, True
 
-    def worth_waiting(self, stack: BlockStack, now: float, until: float) -> float | None:
-        """Until when to wait for contexts over ``stack`` that should be back before ``until``.
+    def worth_waiting(
+        self, stack: BlockStack, now: float, since: float, saved_s: Callable[[int], float]
+    ) -> float | None:
+        """Until when to wait for contexts over ``stack``, having waited since ``since``.
 
-        None if there are none, and never later than ``until``.
+        As many are waited for as pays: ``saved_s`` says what it saves if so many come, and the last
+        of them should be back before that time is over. None if it pays for nobody.
         """
-        ends = [
-            habit.answered_at + LATE * habit.gap_s
+        away = sorted(
+            (habit.answered_at + habit.gap_s, habit.answered_at + LATE * habit.gap_s)
             for habit in self._habits.values()
-            if habit.away
-            and habit.stack is stack
-            and habit.gap_s is not None
-            and habit.answered_at + habit.gap_s < until
-        ]
-        last = min(max(ends, default=now), until)
-        return last if last > now else None
+            if habit.away and habit.stack is stack and habit.gap_s is not None
+        )
+        here_soon = [times for times in away if times[1] > now]
+        for count in range(len(here_soon), 0, -1):
+            until = since + saved_s(count)
+            if here_soon[count - 1][0] < until:
+                end = min(max(late for _, late in here_soon[:count]), until)
+                return end if end > now else None
+        return None

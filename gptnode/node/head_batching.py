@@ -2,7 +2,7 @@
 
 As with blocks, batches gather by themselves: all who wait when the lane becomes free are the next
 one. Answers for several contexts come one by one over a wire, so after a batch of several the next
-one waits a moment for as many. Knows the head and its rows; not what logits are for.
+one waits for as many while they keep coming, at most as long as a batch of their own would take. Knows the head and its rows; not what logits are for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["HeadBatcher"]
 T = TypeVar("T")
 
 MOMENT_S = 0.003
-"""What several answers of one peer may need to come in, one after another."""
+"""What may lie between two answers of one peer that come in one after another."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +50,7 @@ class HeadBatcher:
         self._waiting: queue.SimpleQueue[_Asked[Any]] = queue.SimpleQueue()
         self._next: _Asked[Any] | None = None  # it didn't fit into the last batch
         self._sizes = (1, 1)  # of the last two batches, in contexts
+        self._batch_s = 0.0  # how long the last one took
 
     async def run(self, rows: Tensor, use: Callable[[Tensor], T]) -> tuple[T, float]:
         """What ``use`` makes, in the lane, of the logits (R, V) of ``rows`` (R, 1, D), and seconds.
@@ -97,7 +98,7 @@ class HeadBatcher:
             for asked in batch:
                 asked.error = error
             return
-        batch_s = time.perf_counter() - began
+        batch_s = self._batch_s = time.perf_counter() - began
         for asked, found in zip(batch, torch.split(logits, counts), strict=True):
             asked.logits, asked.batch_s = found, batch_s
 
@@ -106,11 +107,13 @@ class HeadBatcher:
         first, self._next = self._next, None
         batch = [first] if first is not None and not first.abandoned else []
         room = self.head.joint_rows - sum(asked.rows.shape[0] for asked in batch)
-        until = time.perf_counter() + (MOMENT_S if max(self._sizes) > 1 else 0.0)
+        until = time.perf_counter() + max(MOMENT_S, self._batch_s)
         while room > 0:
-            left_s = until - time.perf_counter() if len(batch) < max(self._sizes) else 0.0
+            wait_s = 0.0
+            if len(batch) < max(self._sizes):
+                wait_s = min(MOMENT_S, max(0.0, until - time.perf_counter()))
             try:
-                asked = self._waiting.get(timeout=max(0.0, left_s))
+                asked = self._waiting.get(timeout=wait_s)
             except queue.Empty:
                 break
             if asked.abandoned:

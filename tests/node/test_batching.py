@@ -20,6 +20,7 @@ from gptnode.errors import ContextError, MismatchError
 from gptnode.model.kv_cache import KVCache
 from gptnode.model.native import binding
 from gptnode.model.shard import BlockStack
+from gptnode.node.batch_times import BatchTimes
 from gptnode.node.batching import Batcher
 from gptnode.node.compute import ComputeLane
 from gptnode.node.loading import folder_paths, open_model
@@ -217,7 +218,7 @@ async def test_those_who_are_about_to_be_back_are_waited_for(
     anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
     for _ in range(2):
         await together(lane, [anna.step, ben.step])
-    monkeypatch.setattr("gptnode.node.batching.HOLD_READINGS", 1e9)
+    monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
     monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(anna.step)
@@ -238,7 +239,7 @@ async def test_other_work_of_the_lane_ends_the_wait(
     anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
     for _ in range(2):
         await together(lane, [anna.step, ben.step])
-    monkeypatch.setattr("gptnode.node.batching.HOLD_READINGS", 1e9)
+    monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
     monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(anna.step)
