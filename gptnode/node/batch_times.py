@@ -15,10 +15,6 @@ __all__ = ["BatchTimes"]
 NEW_SHARE = 0.25
 """The weight of the last batch in what one of its size usually takes."""
 
-ROWS_A_READING = 4
-"""For sizes not seen yet: so many rows take as long as reading the weights, which any batch costs."""
-
-
 class BatchTimes:
     """Times of batches, in seconds. Not safe for use from several threads. Keeps no stack alive."""
 
@@ -27,18 +23,31 @@ class BatchTimes:
         self._usual_s: WeakKeyDictionary[BlockStack, dict[int, float]] = WeakKeyDictionary()
 
     def took(self, stack: BlockStack, rows: int, time_s: float) -> None:
-        """A batch of ``rows`` rows over ``stack`` took ``time_s``."""
-        usual_s = self._usual_s.setdefault(stack, {})
-        before_s = usual_s.get(rows, time_s)
-        usual_s[rows] = before_s + NEW_SHARE * (time_s - before_s)
+        """A batch of ``rows`` rows over ``stack`` took ``time_s``.
+
+        One that was slow for another reason may not be thought slow for ever: smaller batches take
+        no longer than larger ones, and larger ones no longer than several smaller ones.
+        """
+        seen = self._usual_s.setdefault(stack, {})
+        before_s = seen.get(rows, time_s)
+        usual_s = seen[rows] = before_s + NEW_SHARE * (time_s - before_s)
+        for size in seen:
+            seen[size] = min(seen[size], usual_s * max(1.0, size / rows))
 
     def usual_s(self, stack: BlockStack, rows: int) -> float:
-        """What a batch of ``rows`` rows takes, judged by the size seen that is nearest; 0 without."""
-        seen = self._usual_s.get(stack)
-        if not seen:
-            return 0.0
-        nearest = min(seen, key=lambda size: abs(size - rows))
-        return seen[nearest] * (ROWS_A_READING + rows) / (ROWS_A_READING + nearest)
+        """What a batch of ``rows`` rows takes: between two sizes seen, what lies between them.
+
+        Beyond all of them it is what the nearest took, as if more rows were free: so a larger batch
+        is tried once, and is known from then on. 0 where nothing was seen.
+        """
+        seen = self._usual_s.get(stack, {})
+        below = max((size for size in seen if size <= rows), default=None)
+        above = min((size for size in seen if size >= rows), default=None)
+        if below is None or above is None or below == above:
+            nearest = above if below is None else below
+            return 0.0 if nearest is None else seen[nearest]
+        share = (rows - below) / (above - below)
+        return seen[below] + share * (seen[above] - seen[below])
 
     def saved_s(self, stack: BlockStack, rows: int, more: int) -> float:
         """What one batch of all rows saves beside a batch of ``rows`` and one of ``more``."""

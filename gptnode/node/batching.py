@@ -156,13 +156,12 @@ class Batcher:
         Two groups that alternate would need two batches where one would do. A context that is alone
         never waits.
         """
-        since = time.perf_counter()
         self._turn_due = True  # this is the turn that whoever comes would ask for
         while batch and (room := _room(batch)) > 0 and not self._lane.wanted:
             now = time.perf_counter()
             stack, rows = batch[0].work.stack, sum(asked.work.tokens for asked in batch)
             saved_s = partial(self._saved_s, stack, rows, room)
-            end = self._expected.worth_waiting(stack, now, since, saved_s)
+            end = self._expected.worth_waiting(stack, now, saved_s)
             if end is None:
                 break
             try:

@@ -55,22 +55,21 @@ class Expected:
         habit.stack, habit.answered_at, habit.away = stack, at, True
 
     def worth_waiting(
-        self, stack: BlockStack, now: float, since: float, saved_s: Callable[[int], float]
+        self, stack: BlockStack, now: float, saved_s: Callable[[int], float]
     ) -> float | None:
-        """Until when to wait for contexts over ``stack``, having waited since ``since``.
+        """Until when to wait for contexts over ``stack``; None if that pays for nobody.
 
         As many are waited for as pays: ``saved_s`` says what it saves if so many come, and the last
-        of them should be back before that time is over. None if it pays for nobody.
+        of them should be back before that time is over. What was waited so far doesn't count.
         """
         away = sorted(
             (habit.answered_at + habit.gap_s, habit.answered_at + LATE * habit.gap_s)
             for habit in self._habits.values()
             if habit.away and habit.stack is stack and habit.gap_s is not None
         )
-        here_soon = [times for times in away if times[1] > now]
-        for count in range(len(here_soon), 0, -1):
-            until = since + saved_s(count)
-            if here_soon[count - 1][0] < until:
-                end = min(max(late for _, late in here_soon[:count]), until)
-                return end if end > now else None
+        to_come = [times for times in away if times[1] > now]
+        for count in range(len(to_come), 0, -1):
+            until = now + saved_s(count)
+            if max(now, to_come[count - 1][0]) < until:
+                return min(max(late for _, late in to_come[:count]), until)
         return None

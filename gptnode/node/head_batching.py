@@ -2,7 +2,8 @@
 
 As with blocks, batches gather by themselves: all who wait when the lane becomes free are the next
 one. Answers for several contexts come one by one over a wire, so after a batch of several the next
-one waits for as many while they keep coming, at most as long as a batch of their own would take. Knows the head and its rows; not what logits are for.
+one waits for as many while they keep coming, at most as long as a batch of their own would take.
+Knows the head and its rows; not what logits are for.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class HeadBatcher:
             raise
 
     def _compute(self) -> None:
-        """In the lane: logits for all who wait, as far as there is room; what fails, fails for all."""
+        """In the lane: logits for all who wait and have room; what fails, fails for all of them."""
         batch = self._gathered()
         if not batch:
             return

@@ -84,7 +84,7 @@ void gpt_use_plain(int yes);
 const char *gpt_instructions(void);
 /* cffi: end */
 
-enum { GROUP_8 = 128, GROUP_4 = 32, MAX_TILE_ROWS = 4, MAX_HEAD_DIM = 256, MAX_SHARED = 16 };
+enum { GROUP_8 = 128, GROUP_4 = 32, MAX_ROWS = 32, MAX_HEAD_DIM = 256, MAX_SHARED = 16 };
 
 /* A row of activations as the dot products want it, in the form that the matrix's kind asks for. */
 typedef struct {
@@ -129,6 +129,18 @@ static inline float exp_f32(float x) {
     return p * power.number;
 }
 
+/* Where an output's weights begin, and their scales. */
+static inline const void *gpt_row_of(const gpt_matrix *matrix, int output) {
+    size_t at = (size_t)output * matrix->stride;
+    if (matrix->kind == GPT_BF16) return (const uint16_t *)matrix->values + at;
+    return (const char *)matrix->values + (matrix->kind == GPT_INT8 ? at : at / 2);
+}
+
+static inline const uint16_t *gpt_scales_of(const gpt_matrix *matrix, int output) {
+    int group = matrix->kind == GPT_INT8 ? GROUP_8 : GROUP_4;
+    return matrix->scales + (size_t)output * (matrix->stride / group);
+}
+
 #define INLINE static inline __attribute__((always_inline))
 
 /* Loops of a constant length, unrolled so that arrays become registers. */
@@ -151,10 +163,17 @@ void gpt_rotate_head(const uint16_t *restrict x, const uint16_t *restrict cosine
 /* out = bf16(silu(gate)) * bf16(up), both given in f32 that gets rounded first */
 void gpt_gated(const float *gate, const float *up, int count, uint16_t *out);
 
-/* linear.c: outputs first .. first + count of `matrix` for up to MAX_TILE_ROWS vectors;
+/* Outputs first .. first + count of `matrix` for the vectors, of all but gpt_dot MAX_ROWS at most;
  * out[t * out_stride + i] for output first + i. */
-void gpt_dot(const gpt_matrix *matrix, int first, int count, const gpt_vector *x, int rows,
-             float *out, int out_stride);
+typedef void gpt_dots(const gpt_matrix *matrix, int first, int count, const gpt_vector *x,
+                      int rows, float *out, int out_stride);
+/* linear.c: by what this machine has, and with the bias */
+gpt_dots gpt_dot;
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define GPT_AVX512 1
+/* avx512.c: where gpt_has_vnni(), and AVX-512's bf16 for the first */
+gpt_dots gpt_bf16_avx512, gpt_int8_avx512, gpt_int4_avx512;
+#endif
 /* vectors.c: `row` for `matrix`, in memory of gpt_vector_bytes(matrix) for each row. */
 size_t gpt_vector_bytes(const gpt_matrix *matrix);
 gpt_vector gpt_vector_of(const uint16_t *row, const gpt_matrix *matrix, void *memory);

@@ -25,7 +25,6 @@
 #endif
 
 enum {
-    MAX_ROWS = 32,
     TILE = 32,         /* outputs of a matrix that a thread takes at a time */
     PART_TOKENS = 256, /* of the context that a thread takes at a time */
     MAX_PARTS = 32,
