@@ -15,6 +15,7 @@ __all__ = ["BatchTimes"]
 NEW_SHARE = 0.25
 """The weight of the last batch in what one of its size usually takes."""
 
+
 class BatchTimes:
     """Times of batches, in seconds. Not safe for use from several threads. Keeps no stack alive."""
 
