@@ -21,7 +21,8 @@ class BatchTimes:
 
     def __init__(self) -> None:
         """Nothing was seen yet."""
-        self._usual_s: WeakKeyDictionary[BlockStack, dict[int, float]] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[BlockStack, dict[int, float]] = WeakKeyDictionary()
+        self._usual: WeakKeyDictionary[BlockStack, dict[int, float]] = WeakKeyDictionary()
 
     def took(self, stack: BlockStack, rows: int, time_s: float) -> None:
         """A batch of ``rows`` rows over ``stack`` took ``time_s``.
@@ -29,7 +30,8 @@ class BatchTimes:
         One that was slow for another reason may not be thought slow for ever: smaller batches take
         no longer than larger ones, and larger ones no longer than several smaller ones.
         """
-        seen = self._usual_s.setdefault(stack, {})
+        self._usual.pop(stack, None)
+        seen = self._seen.setdefault(stack, {})
         before_s = seen.get(rows, time_s)
         usual_s = seen[rows] = before_s + NEW_SHARE * (time_s - before_s)
         for size in seen:
@@ -41,16 +43,25 @@ class BatchTimes:
         Beyond all of them it is what the nearest took, as if more rows were free: so a larger batch
         is tried once, and is known from then on. 0 where nothing was seen.
         """
-        seen = self._usual_s.get(stack, {})
-        below = max((size for size in seen if size <= rows), default=None)
-        above = min((size for size in seen if size >= rows), default=None)
-        if below is None or above is None or below == above:
-            nearest = above if below is None else below
-            return 0.0 if nearest is None else seen[nearest]
-        share = (rows - below) / (above - below)
-        return seen[below] + share * (seen[above] - seen[below])
+        usual = self._usual.setdefault(stack, {})
+        if rows not in usual:
+            usual[rows] = _between(self._seen.get(stack, {}), rows)
+        return usual[rows]
 
     def saved_s(self, stack: BlockStack, rows: int, more: int) -> float:
-        """What one batch of all rows saves beside a batch of ``rows`` and one of ``more``."""
+        """What one batch of all rows saves beside a batch of ``rows`` and one of ``more``.
+
+        At most what a batch of ``rows`` takes: a larger one is never thought to take less.
+        """
         apart_s = self.usual_s(stack, rows) + self.usual_s(stack, more)
         return max(0.0, apart_s - self.usual_s(stack, rows + more))
+
+
+def _between(seen: dict[int, float], rows: int) -> float:
+    below = max((size for size in seen if size <= rows), default=None)
+    above = min((size for size in seen if size >= rows), default=None)
+    if below is None or above is None or below == above:
+        nearest = above if below is None else below
+        return 0.0 if nearest is None else seen[nearest]
+    share = (rows - below) / (above - below)
+    return seen[below] + share * (seen[above] - seen[below])

@@ -160,14 +160,16 @@ class Batcher:
         while batch and (room := _room(batch)) > 0 and not self._lane.wanted:
             now = time.perf_counter()
             stack, rows = batch[0].work.stack, sum(asked.work.tokens for asked in batch)
+            most_s = self._times.usual_s(stack, rows)
             saved_s = partial(self._saved_s, stack, rows, room)
-            end = self._expected.worth_waiting(stack, now, saved_s)
+            end = self._expected.worth_waiting(stack, now, most_s, saved_s)
             if end is None:
                 break
             try:
                 self._sort_in(self._inbox.get(timeout=min(end - now, LOOK_EVERY_S)))
             except queue.Empty:
                 continue
+            self._take_in()
             self._fill_up(batch)
         self._turn_due = False
         self._take_in()

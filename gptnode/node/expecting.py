@@ -55,21 +55,25 @@ class Expected:
         habit.stack, habit.answered_at, habit.away = stack, at, True
 
     def worth_waiting(
-        self, stack: BlockStack, now: float, saved_s: Callable[[int], float]
+        self, stack: BlockStack, now: float, most_s: float, saved_s: Callable[[int], float]
     ) -> float | None:
         """Until when to wait for contexts over ``stack``; None if that pays for nobody.
 
-        As many are waited for as pays: ``saved_s`` says what it saves if so many come, and the last
-        of them should be back before that time is over. What was waited so far doesn't count.
+        As many are waited for as pays: ``saved_s`` says what it saves if so many come, never more
+        than ``most_s``, and the last of them should be back before that time is over. What was
+        waited so far doesn't count.
         """
-        away = sorted(
+        soon = sorted(
             (habit.answered_at + habit.gap_s, habit.answered_at + LATE * habit.gap_s)
             for habit in self._habits.values()
-            if habit.away and habit.stack is stack and habit.gap_s is not None
+            if habit.away
+            and habit.stack is stack
+            and habit.gap_s is not None
+            and habit.answered_at + habit.gap_s < now + most_s
+            and habit.answered_at + LATE * habit.gap_s > now
         )
-        to_come = [times for times in away if times[1] > now]
-        for count in range(len(to_come), 0, -1):
+        for count in range(len(soon), 0, -1):
             until = now + saved_s(count)
-            if max(now, to_come[count - 1][0]) < until:
-                return min(max(late for _, late in to_come[:count]), until)
+            if max(now, soon[count - 1][0]) < until:
+                return min(max(late for _, late in soon[:count]), until)
         return None

@@ -71,4 +71,4 @@ def test_other_blocks_have_their_own_times_and_are_not_kept(
     assert times.usual_s(stack, 8) == 0.0
     del other
     gc.collect()
-    assert len(times._usual_s) == 0
+    assert len(times._seen) == 0 and set(times._usual) == {stack}
