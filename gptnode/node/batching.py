@@ -38,6 +38,9 @@ LONG_SHARE = 0.5
 """While both wait, long steps get so much time for each second of batches. One piece may be begun
 beyond that, so those who decode wait for less than twice as long as without any prompt."""
 
+LEAST_SAVED_S = 0.005
+"""Where waiting can't save more than this, looking who comes costs the process as much."""
+
 LOOK_EVERY_S = 0.002
 """How often the lane looks for other work while it waits for somebody."""
 
@@ -162,6 +165,8 @@ class Batcher:
             stack, rows = batch[0].work.stack, sum(asked.work.tokens for asked in batch)
             most_s = self._times.usual_s(stack, rows)
             saved_s = partial(self._saved_s, stack, rows, room)
+            if most_s < LEAST_SAVED_S:
+                break
             end = self._expected.worth_waiting(stack, now, most_s, saved_s)
             if end is None:
                 break

@@ -218,6 +218,7 @@ async def test_those_who_are_about_to_be_back_are_waited_for(
     anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
     for _ in range(2):
         await together(lane, [anna.step, ben.step])
+    monkeypatch.setattr(BatchTimes, "usual_s", lambda *_: 1e9)
     monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
     monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
     async with trio.open_nursery() as nursery:
@@ -226,6 +227,24 @@ async def test_those_who_are_about_to_be_back_are_waited_for(
         assert anna.finished == 2
         nursery.start_soon(ben.step)
     assert [len(batch) for batch in batches] == [2, 2, 2]
+
+
+@joins
+async def test_nobody_waits_where_batches_take_next_to_no_time(
+    lane: ComputeLane,
+    batcher: Batcher,
+    load: Callable[..., BlockStack],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stack = load()
+    anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
+    for _ in range(2):
+        await together(lane, [anna.step, ben.step])
+    monkeypatch.setattr(BatchTimes, "usual_s", lambda *_: 0.001)
+    monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
+    monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
+    await anna.step()
+    assert anna.finished == 3
 
 
 @joins
@@ -239,6 +258,7 @@ async def test_other_work_of_the_lane_ends_the_wait(
     anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
     for _ in range(2):
         await together(lane, [anna.step, ben.step])
+    monkeypatch.setattr(BatchTimes, "usual_s", lambda *_: 1e9)
     monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
     monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
     async with trio.open_nursery() as nursery:
