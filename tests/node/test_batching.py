@@ -206,6 +206,24 @@ async def test_a_peer_with_many_sessions_does_not_keep_another_waiting(
     assert modest.cache in batches[0]
 
 
+async def used_to_each_other(
+    lane: ComputeLane,
+    batcher: Batcher,
+    stack: BlockStack,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    usual_s: float,
+) -> tuple[User, User]:
+    """Two who had two steps together, and for whom waiting saves more than anything."""
+    anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
+    for _ in range(2):
+        await together(lane, [anna.step, ben.step])
+    monkeypatch.setattr(BatchTimes, "usual_s", lambda *_: usual_s)
+    monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
+    monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
+    return anna, ben
+
+
 @joins
 async def test_those_who_are_about_to_be_back_are_waited_for(
     lane: ComputeLane,
@@ -214,13 +232,7 @@ async def test_those_who_are_about_to_be_back_are_waited_for(
     batches: list[list[KVCache]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stack = load()
-    anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
-    for _ in range(2):
-        await together(lane, [anna.step, ben.step])
-    monkeypatch.setattr(BatchTimes, "usual_s", lambda *_: 1e9)
-    monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
-    monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
+    anna, ben = await used_to_each_other(lane, batcher, load(), monkeypatch, usual_s=1e9)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(anna.step)
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -236,13 +248,7 @@ async def test_nobody_waits_where_batches_take_next_to_no_time(
     load: Callable[..., BlockStack],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stack = load()
-    anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
-    for _ in range(2):
-        await together(lane, [anna.step, ben.step])
-    monkeypatch.setattr(BatchTimes, "usual_s", lambda *_: 0.001)
-    monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
-    monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
+    anna, _ = await used_to_each_other(lane, batcher, load(), monkeypatch, usual_s=0.001)
     await anna.step()
     assert anna.finished == 3
 
@@ -254,13 +260,7 @@ async def test_other_work_of_the_lane_ends_the_wait(
     load: Callable[..., BlockStack],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stack = load()
-    anna, ben = User(batcher, stack, "anna", seed=1), User(batcher, stack, "ben", seed=2)
-    for _ in range(2):
-        await together(lane, [anna.step, ben.step])
-    monkeypatch.setattr(BatchTimes, "usual_s", lambda *_: 1e9)
-    monkeypatch.setattr(BatchTimes, "saved_s", lambda *_: 1e9)
-    monkeypatch.setattr("gptnode.node.expecting.LATE", 1e9)
+    anna, _ = await used_to_each_other(lane, batcher, load(), monkeypatch, usual_s=1e9)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(anna.step)
         await trio.testing.wait_all_tasks_blocked(0.01)
