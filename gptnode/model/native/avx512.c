@@ -1,7 +1,7 @@
 /* The dot products of linear.c with the instructions of AVX-512.
  *
- * One row is as fast as memory: each weight is read once, output by output. Several rows are as fast
- * as the sums: a tile of outputs and rows has all its sums in registers, and tiles follow each other
+ * One row is as fast as memory: each weight is read once, output by output. Several rows are as
+ * fast as the sums: a tile of outputs and rows has its sums in registers, and tiles follow each other
  * so that what they share stays in the first cache, while the next weights are on their way. The sum
  * of one output and one row runs in the same order whatever their numbers are. */
 #include "kernels.h"
@@ -10,6 +10,7 @@
 #include <immintrin.h>
 
 enum {
+    TILE_OUTPUTS = 3, /* at most */
     TILE_ROWS = 4,
     TILES_ROWS = MAX_ROWS / TILE_ROWS,
     /* How far ahead of one row's sums: past one DRAM latency at a core's bandwidth. */
@@ -42,7 +43,7 @@ VNNI INLINE void ask_for(const void *weights, ptrdiff_t ahead) {
 BF16 INLINE void bf16_tile(const gpt_matrix *matrix, int output, const int outputs,
                            const gpt_vector *x, const int rows, slice in, lanes sum[][TILE_ROWS]) {
     const uint16_t *w = gpt_row_of(matrix, output);
-    __m512 s[3][TILE_ROWS][2];
+    __m512 s[TILE_OUTPUTS][TILE_ROWS][2];
     EACH(r, outputs)
         EACH(t, rows)
             EACH(half, 2) s[r][t][half] = sum[r][t].half[half];
@@ -53,7 +54,7 @@ BF16 INLINE void bf16_tile(const gpt_matrix *matrix, int output, const int outpu
         EACH(half, 2) {
             int at = i + 32 * half, left = matrix->k - at;
             __mmask32 within = left >= 32 ? ~0u : left > 0 ? (1u << left) - 1 : 0;
-            __m512bh of_row[3];
+            __m512bh of_row[TILE_OUTPUTS];
             EACH(r, outputs) {
                 const uint16_t *from = w + (size_t)r * matrix->stride + at;
                 of_row[r] = (__m512bh)_mm512_maskz_loadu_epi16(within, from);
@@ -77,19 +78,19 @@ VNNI INLINE void int8_tile(const gpt_matrix *matrix, int output, const int outpu
     const int8_t *w = gpt_row_of(matrix, output);
     const uint16_t *scales = gpt_scales_of(matrix, output);
     int groups = matrix->stride / GROUP_8;
-    __m512 s[3][TILE_ROWS];
+    __m512 s[TILE_OUTPUTS][TILE_ROWS];
     EACH(r, outputs)
         EACH(t, rows) s[r][t] = sum[r][t].half[0];
     int ask_at = in.from + GROUP_8 * in.pass;
     for (int i = in.from; i < in.to; i += GROUP_8) {
         int ask = i == ask_at;
         ask_at += ask ? GROUP_8 * in.passes : 0;
-        __m512i dot[3][TILE_ROWS];
+        __m512i dot[TILE_OUTPUTS][TILE_ROWS];
         EACH(r, outputs)
             EACH(t, rows) dot[r][t] = _mm512_setzero_si512();
         EACH(quarter, 4) {
             int at = i + 32 * quarter;
-            __m512i wide[3];
+            __m512i wide[TILE_OUTPUTS];
             EACH(r, outputs) {
                 const int8_t *from = w + (size_t)r * matrix->stride + at;
                 wide[r] = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)from));
@@ -121,7 +122,7 @@ VNNI INLINE void int4_tile(const gpt_matrix *matrix, int output, const int outpu
     __m512i nibble = _mm512_set1_epi8(15);
     __m512i pair[2] = {_mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0),
                        _mm512_set_epi32(3, 3, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2, 2, 2)};
-    __m512 s[3][TILE_ROWS][2];
+    __m512 s[TILE_OUTPUTS][TILE_ROWS][2];
     EACH(r, outputs)
         EACH(t, rows)
             EACH(half, 2) s[r][t][half] = sum[r][t].half[half];
@@ -129,8 +130,8 @@ VNNI INLINE void int4_tile(const gpt_matrix *matrix, int output, const int outpu
     for (int i = in.from; i < in.to; i += 128) {
         int ask = i == ask_at;
         ask_at += ask ? 128 * in.passes : 0;
-        __m128 of_groups[3];
-        __m512i weights[3][2];
+        __m128 of_groups[TILE_OUTPUTS];
+        __m512i weights[TILE_OUTPUTS][2];
         EACH(r, outputs) {
             const char *at = w + ((size_t)r * matrix->stride + i) / 2;
             const void *four = scales + (size_t)r * groups + i / GROUP_4;
