@@ -244,10 +244,20 @@ def test_peers_with_embedding_or_head_are_shown_with_them(bundled: Swarm, open_p
     document = json.loads(before)
     for route in document["routes"]:
         route["embed" if route["blocks"].startswith("0-") else "head"] = True
+    logs = [bundled.folder / f"{name}.log" for name in ("anna", "ben")]
+    taken = [log.read_text().count("map taken") for log in logs]
     try:
         bundled.map_path.write_text(json.dumps(document))
         wait_for_picture(page, "anna computes blocks 0–3 and the embedding (")
         wait_for_picture(page, "ben computes blocks 4–7 and the head (")
+        # The page follows the map on its own: the servers may take it a moment later.
+        deadline_s = time.monotonic() + DEADLINE_S
+        while any(
+            log.read_text().count("map taken") <= count
+            for log, count in zip(logs, taken, strict=True)
+        ):
+            assert time.monotonic() < deadline_s, "the servers take the map"
+            time.sleep(0.05)
         ask(page, "Who are you?")
         assert "demo model" in answers(page, 1)
     finally:
